@@ -1,0 +1,1 @@
+"""Pure functions on the NumPy arrays of one scan; they import NumPy, SciPy, Numba and `units` only."""

@@ -1,0 +1,104 @@
+"""Every quantity that crosses a border between rooms: its dims, dtype, units and meaning.
+
+A name means one thing everywhere. A pipeline may branch by giving a quantity a
+suffix (`mask_strong`, `chi_ventricles`): `quantity(name)` resolves it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+NODES = ("ingest", "field", "maps", "regions")
+"""The commits of one scan, in order."""
+
+SPACE = ("x", "y", "z")
+
+COORDINATES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "map": ("chi", "r2star"),
+        "statistic": ("n", "volume_mm3", "mean", "sd", "median", "mad", "p05", "p25", "p75", "p95"),
+        "moment": ("offset", "sd", "n"),
+    }
+)
+"""Labels of the dims whose length never varies; `kernels.roi` fills them in this order."""
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What a named array means.
+
+    Attributes
+    ----------
+    dims, dtype, units : the contract of the array.
+    meaning : one line for people.
+    node : the commit in which it is made (`ingest` for what scanners and other tools deliver).
+    stored : whether the commit keeps it; other arrays are kept on request (`keep:`).
+    """
+
+    dims: tuple[str, ...]
+    dtype: str
+    units: str
+    meaning: str
+    node: str
+    stored: bool = True
+
+
+def _volume(units: str, meaning: str, node: str, *, dtype: str = "float32", stored: bool = True) -> Quantity:
+    return Quantity(SPACE, dtype, units, meaning, node, stored)
+
+
+_ECHOES = ("echo", *SPACE)
+
+QUANTITIES: Mapping[str, Quantity] = MappingProxyType(
+    {
+        "phase": Quantity(_ECHOES, "float32", "rad", "wrapped phase of each echo", "ingest"),
+        "magnitude": Quantity(_ECHOES, "float32", "a.u.", "magnitude of each echo", "ingest"),
+        "te": Quantity(("echo",), "float64", "s", "echo times", "ingest"),
+        "b0": Quantity((), "float64", "T", "static field strength", "ingest"),
+        "b0_dir": Quantity(("axis",), "float64", "1", "unit vector of B0 in array axes", "ingest"),
+        "voxel_size": Quantity(("axis",), "float64", "mm", "voxel spacing", "ingest"),
+        "affine": Quantity(("row", "column"), "float64", "mm", "voxel index to scanner position", "ingest"),
+        "dseg": _volume("1", "label image: region number of each voxel, 0 outside", "ingest", dtype="int32"),
+        "mask": _volume("1", "voxels trusted downstream", "field", dtype="bool"),
+        "phase_quality": _volume("1", "reliability of the phase of a voxel, 0 to 1", "field", stored=False),
+        "phase_offset": _volume("rad", "phase at echo time zero", "field", stored=False),
+        "unwrapped_phase": Quantity(_ECHOES, "float32", "rad", "phase of each echo, unwrapped", "field", stored=False),
+        "total_field": _volume("ppm", "relative field, background included", "field"),
+        "field_noise": _volume("ppm", "standard deviation of the noise of the total field", "field"),
+        "local_field": _volume("ppm", "relative field of the sources inside the mask", "field"),
+        "chi": _volume("ppm", "magnetic susceptibility", "maps"),
+        "chi_reference": Quantity(
+            ("moment",), "float64", "ppm", "offset subtracted from chi, SD in the reference, voxels (count)", "maps"
+        ),
+        "r2star": _volume("1/s", "effective transverse relaxation rate", "maps"),
+        "region_labels": Quantity(
+            ("region",), "int64", "1", "label of each row of region_values; 0 is the whole mask", "regions"
+        ),
+        "region_values": Quantity(
+            ("map", "region", "statistic"), "float64", "as the map", "statistics of each map per region", "regions"
+        ),
+    }
+)
+
+RAW = ("phase", "magnitude", "te", "b0", "b0_dir", "voxel_size", "affine")
+"""What every usable acquisition delivers."""
+
+
+def base_name(name: str) -> str:
+    """The quantity that `name` is, or is a branch of (`mask_strong` -> `mask`).
+
+    Raises
+    ------
+    KeyError : no quantity has that name or is a prefix of it up to an underscore.
+    """
+    if name in QUANTITIES:
+        return name
+    matches = [base for base in QUANTITIES if name.startswith(base + "_") and name[len(base) + 1 :].isalnum()]
+    if not matches:
+        raise KeyError(name)
+    return max(matches, key=len)
+
+
+def quantity(name: str) -> Quantity:
+    """The `Quantity` of a name or of a branch of it; see `base_name`."""
+    return QUANTITIES[base_name(name)]
