@@ -1,0 +1,77 @@
+"""The functions that a notebook starts with."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from qsm_dask import resources
+from qsm_dask.engine import Engine
+from qsm_dask.engine import open_engine as _open_engine
+from qsm_dask.pipeline import Pipeline
+from qsm_dask.store import CohortStore
+from qsm_dask.workflow import ingest as _ingest
+from qsm_dask.workflow import process as _process
+
+
+def open_cohort(path: str | Path) -> CohortStore:
+    """Open a cohort store.
+
+    Raises
+    ------
+    StoreError : there is no cohort at `path`.
+    """
+    return CohortStore.open(path)
+
+
+@contextmanager
+def open_engine(cluster: str | Path = "local") -> Iterator[Engine]:
+    """Start a cluster and shut it down at the end of the `with` block.
+
+    Parameters
+    ----------
+    cluster : a shipped file of `cluster/` by its name, or the path of your own.
+
+    Raises
+    ------
+    ConfigError : there is no such file, or an option in it is wrong.
+    """
+    with _open_engine(resources.load("cluster", cluster)) as engine:
+        yield engine
+
+
+def ingest(
+    bids: str | Path, cohort: str | Path, engine: Engine, *, derivatives: Sequence[str] = ()
+) -> "_ingest.Summary":
+    """Convert the scans of a BIDS dataset to the cohort store at `cohort`, which is made if absent.
+
+    Parameters
+    ----------
+    bids : folder of the raw dataset.
+    cohort : folder of the store.
+    engine : where the conversions run; see `open_engine`.
+    derivatives : `DIR[:NAMES]` of maps, masks and label images that exist already.
+
+    Raises
+    ------
+    InputError, ConfigError : the dataset, or an option, cannot be used at all.
+    """
+    return _ingest.run(Path(bids), CohortStore.create(cohort), engine, derivatives=derivatives)
+
+
+def process(
+    cohort: CohortStore, engine: Engine, pipeline: Pipeline | str | Path = "consensus"
+) -> "_process.Summary":
+    """Run a pipeline on every ingested scan of a cohort; what is committed is not computed again.
+
+    Parameters
+    ----------
+    cohort : from `open_cohort`.
+    engine : where the scans run; see `open_engine`.
+    pipeline : a `Pipeline`, the name of a shipped one, or the path of a YAML file.
+
+    Raises
+    ------
+    ConfigError : the pipeline is wrong, or no scan was ingested.
+    """
+    chosen = pipeline if isinstance(pipeline, Pipeline) else Pipeline.from_yaml(pipeline)
+    return _process.run(cohort, engine, chosen)

@@ -1,0 +1,76 @@
+"""What the commands share in speaking to people: progress, tables, warnings."""
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+OUT = Console(soft_wrap=True)
+ERR = Console(stderr=True, soft_wrap=True)
+
+Report = Callable[[int, int, str], None]
+
+
+def complain(text: str) -> None:
+    """An error, on the standard error stream."""
+    ERR.print(f"[bold red]error:[/] {escape(text)}", highlight=False)
+
+
+def warn(text: str) -> None:
+    """A warning, on the standard error stream."""
+    ERR.print(f"[bold yellow]warning:[/] {escape(text)}", highlight=False)
+
+
+def say(text: str) -> None:
+    """A line for people, on the standard error stream, so that the output stays machine-readable."""
+    ERR.print(escape(text), highlight=False)
+
+
+def write_json(content: Any) -> None:
+    """Plain values on the standard output, for scripts."""
+    print(json.dumps(content, indent=2, default=str))  # noqa: T201
+
+
+@contextmanager
+def progress(title: str, *, quiet: bool) -> Iterator[Report | None]:
+    """A progress bar; yields what a workflow calls with (finished, in all, name), or None when quiet."""
+    if quiet:
+        yield None
+        return
+    columns = (
+        TextColumn(f"{title:<9}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[name]}", markup=False),
+    )
+    with Progress(*columns, console=ERR) as bar:
+        task = bar.add_task(title, total=None, name="")
+
+        def report(finished: int, total: int, name: str) -> None:
+            bar.update(task, completed=finished, total=total, name=name)
+
+        yield report
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Mapping[str, Any]], *, numbers: Sequence[str] = ()) -> None:
+    """Print rows as a table on the standard output."""
+    drawn = Table(title=title, title_justify="left", show_edge=False, pad_edge=False)
+    for column in columns:
+        drawn.add_column(column.replace("_", " "), justify="right" if column in numbers else "left", overflow="fold")
+    for row in rows:
+        drawn.add_row(*(escape(str(row.get(column, ""))) for column in columns))
+    (OUT if OUT.is_terminal else Console(width=160)).print(drawn)
+
+
+def show_log(*, verbose: bool) -> None:
+    """Send the package's log to the standard error stream."""
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s")

@@ -1,0 +1,301 @@
+"""What a pipeline does on one scan: the steps that apply, grouped into commits, and their run.
+
+Order, resumption and invalidation follow from the names that steps read and write, so
+nobody maintains a table of dependencies. The last producer of a name wins.
+"""
+
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from qsm_dask.errors import ConfigError, StageError
+from qsm_dask.kernels.solved import Solved
+from qsm_dask.pipeline.steps import Step, digest_of
+from qsm_dask.quantities import NODES, quantity
+from qsm_dask.scan import Geometry
+
+
+@dataclass(frozen=True)
+class PlanNode:
+    """A run of steps that is committed together.
+
+    Attributes
+    ----------
+    name : one of `quantities.NODES`.
+    steps : in order.
+    reads : what it needs from the commits before it.
+    stores : what its commit holds.
+    """
+
+    name: str
+    steps: tuple[Step, ...]
+    reads: tuple[str, ...]
+    stores: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class NodeResult:
+    """The outcome of one node, ready to be committed.
+
+    Attributes
+    ----------
+    node : its name.
+    outputs : the arrays that its commit stores.
+    seconds : time spent in its kernels.
+    steps : the provenance of each step: stage, version, parameters, citation, seconds
+        and, of an iterative one, how the iteration ended.
+    """
+
+    node: str
+    outputs: Mapping[str, Any]
+    seconds: float
+    steps: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The steps of a pipeline that run on one scan.
+
+    Attributes
+    ----------
+    geometry : the scan's.
+    nodes : in order; a node in which nothing runs is absent.
+    left_out : steps that do not run, each with the reason.
+    """
+
+    geometry: Geometry
+    nodes: tuple[PlanNode, ...]
+    left_out: tuple[str, ...]
+
+    def digests(self, sources: Mapping[str, str]) -> dict[str, str]:
+        """The key of each node's commit, from the digests of the ingested quantities."""
+        known = dict(sources)
+        keys = {}
+        for node in self.nodes:
+            for step in node.steps:
+                digest = step.digest(known)
+                known.update({name: digest_of([digest, name]) for name in step.outputs})
+            keys[node.name] = digest_of([node.name, [[name, known[name]] for name in node.stores]])
+        return keys
+
+    def peak_bytes(self) -> int:
+        """Projected peak memory [bytes] of the arrays of a run, without the process itself."""
+        live: dict[str, int] = {}
+        peak = 0
+        for node, step, released in self._schedule({node.name for node in self.nodes}):
+            for name in step.inputs:
+                live.setdefault(name, _bytes(name, self.geometry))
+            peak = max(peak, sum(live.values()) + step.method.memory(self.geometry, step.parameters))
+            live.update({name: _bytes(name, self.geometry) for name in step.outputs})
+            if step is node.steps[-1]:  # while it is committed, one array at a time is held twice
+                peak = max(peak, sum(live.values()) + max(live[name] for name in node.stores))
+            for name in released:
+                live.pop(name, None)
+        return peak
+
+    def run(self, arrays: Mapping[str, Any], nodes: Collection[str]) -> Iterator[NodeResult]:
+        """Run the named nodes in order; the caller commits each result as it comes.
+
+        Parameters
+        ----------
+        arrays : the ingested quantities and what earlier nodes have committed; each is
+            looked up once, when first needed.
+        nodes : names of the nodes to run.
+
+        Raises
+        ------
+        StageError : a kernel refused or failed, or returned what its quantities forbid.
+        """
+        live: dict[str, Any] = {}
+        records: list[Mapping[str, Any]] = []
+        for node, step, released in self._schedule(nodes):
+            started = time.perf_counter()
+            values = [self._lookup(name, live, arrays) for name in step.inputs]
+            outputs, solved = call(step, values)
+            live.update(outputs)
+            records.append(_record(step, time.perf_counter() - started, solved))
+            if step is node.steps[-1]:
+                _check_stored(node, live)
+                seconds = sum(record["seconds"] for record in records)
+                yield NodeResult(node.name, {name: live[name] for name in node.stores}, seconds, records)
+                records = []
+            for name in released:
+                live.pop(name, None)
+
+    @staticmethod
+    def _lookup(name: str, live: dict[str, Any], arrays: Mapping[str, Any]) -> Any:
+        if name not in live:
+            live[name] = arrays[name] if name in arrays else None
+        return live[name]
+
+    def _schedule(self, nodes: Collection[str]) -> Iterator[tuple[PlanNode, Step, list[str]]]:
+        """Each step of the named nodes, with the names that nobody needs after it."""
+        chosen = [(node, step) for node in self.nodes if node.name in nodes for step in node.steps]
+        last: dict[str, int] = {}
+        for index, (node, step) in enumerate(chosen):
+            last.update(dict.fromkeys((*step.inputs, *step.outputs), index))
+            if step is node.steps[-1]:
+                last.update(dict.fromkeys(node.stores, index))
+        for index, (node, step) in enumerate(chosen):
+            yield node, step, [name for name, final in last.items() if final == index]
+
+
+def make_plan(
+    slots: Sequence[Sequence[Step]],
+    goal: Collection[str],
+    keep: Collection[str],
+    geometry: Geometry,
+    available: Collection[str],
+) -> Plan:
+    """Choose the steps that run on a scan and group them into nodes.
+
+    A step is left out, with the reason, when the scan lacks what it needs, when what it
+    makes was ingested already, or when nothing that remains reads its result.
+
+    Raises
+    ------
+    ConfigError : a quantity of `goal` cannot be had.
+    """
+    active, left_out = _choose(slots, geometry, available)
+    have = {*available, *(name for step in active for name in step.outputs)}
+    for name in goal:
+        if name not in have:
+            raise ConfigError(f"{name} cannot be computed: {'; '.join(left_out)}")
+    steps = _needed(active, {*goal, *keep, *_leaves(slots)}, left_out)
+    return Plan(geometry, _group(steps, keep), tuple(left_out))
+
+
+def _choose(
+    slots: Sequence[Sequence[Step]], geometry: Geometry, available: Collection[str]
+) -> tuple[list[Step], list[str]]:
+    """Per slot the first step that can run; and why the others cannot."""
+    ingested = {name for name in available if quantity(name).node != "ingest"}
+    have = set(available)
+    active, left_out = [], []
+    for slot in slots:
+        reasons = []
+        for step in slot:
+            reason = _obstacle(step, geometry, have, ingested)
+            if reason is None:
+                active.append(step)
+                have.update(step.outputs)
+                break
+            reasons.append(f"{step.stage}: {reason}")
+        else:
+            left_out += reasons
+    return active, left_out
+
+
+def _obstacle(step: Step, geometry: Geometry, have: Collection[str], ingested: Collection[str]) -> str | None:
+    if step.outputs[0] in ingested and not step.refines:
+        return f"{step.outputs[0]} was ingested"
+    missing = [name for name in step.required if name not in have]
+    if missing:
+        return f"lacks {', '.join(missing)}"
+    return step.method.applies(geometry)
+
+
+def _leaves(slots: Sequence[Sequence[Step]]) -> set[str]:
+    """What the steps make that exist for their own sake: no later step reads any of it."""
+    leaves: set[str] = set()
+    read_later: set[str] = set()
+    for slot in reversed(slots):
+        outputs = {name for step in slot for name in step.outputs}
+        if not outputs & read_later:
+            leaves |= outputs
+        read_later.update(name for step in slot for name in step.inputs)
+    return leaves
+
+
+def _needed(active: Sequence[Step], wanted: set[str], left_out: list[str]) -> list[Step]:
+    """The steps that lead to what is wanted; a step runs for its first output only."""
+    needed = set(wanted)
+    steps: list[Step] = []
+    for step in reversed(active):
+        if step.outputs[0] in needed:
+            needed -= set(step.outputs)
+            needed |= set(step.inputs)
+            steps.insert(0, step)
+        else:
+            left_out.append(f"{step.stage}: nothing that remains reads {step.outputs[0]}")
+    return steps
+
+
+def _group(steps: Sequence[Step], keep: Collection[str]) -> tuple[PlanNode, ...]:
+    """Cut the list of steps where the next commit begins; order in the file is order of execution."""
+    groups: dict[str, list[Step]] = {}
+    index = 1
+    for step in steps:
+        index = max(index, NODES.index(quantity(step.outputs[0]).node))
+        groups.setdefault(NODES[index], []).append(step)
+    nodes: list[PlanNode] = []
+    later: set[str] = set()
+    for name, group in reversed(groups.items()):
+        reads: list[str] = []
+        written: dict[str, None] = {}
+        for step in group:
+            reads += [read for read in step.inputs if read not in written and read not in reads]
+            written.update(dict.fromkeys(step.outputs))
+        stores = tuple(item for item in written if item in later or item in keep or _always_stored(item))
+        nodes.insert(0, PlanNode(name, tuple(group), tuple(reads), stores))
+        later.update(reads)
+    return tuple(nodes)
+
+
+def _always_stored(name: str) -> bool:
+    known = quantity(name)
+    return known.stored and known.node != "ingest"
+
+
+def _bytes(name: str, geometry: Geometry) -> int:
+    known = quantity(name)
+    if known.dims[-1:] != ("z",):
+        return 0
+    volumes = geometry.echoes if "echo" in known.dims else 1
+    return volumes * geometry.voxels * np.dtype(known.dtype).itemsize
+
+
+def call(step: Step, values: Sequence[Any]) -> tuple[dict[str, Any], Solved | None]:
+    """Run the kernel; check that it returned what the table says."""
+    try:
+        result = step.method.kernel(*values, **step.parameters)
+    except ValueError as error:
+        raise StageError(f"{step.stage}: {error}") from error
+    arrays = list(result) if isinstance(result, tuple) else [result]
+    solved = arrays.pop() if isinstance(arrays[-1], Solved) else None
+    if len(arrays) != len(step.outputs):
+        raise StageError(f"{step.stage} returned {len(arrays)} arrays, its table line names {len(step.outputs)}")
+    for name, array in zip(step.outputs, arrays, strict=True):
+        known = quantity(name)
+        if array.ndim != len(known.dims) or array.dtype != known.dtype:
+            raise StageError(
+                f"{step.stage} returned {name} as {array.dtype} with {array.ndim} dims; "
+                f"it must be {known.dtype} with dims {', '.join(known.dims)}"
+            )
+    return dict(zip(step.outputs, arrays, strict=True)), solved
+
+
+def _record(step: Step, seconds: float, solved: Solved | None) -> dict[str, Any]:
+    record = {
+        "stage": step.stage,
+        "version": step.method.version,
+        "parameters": dict(step.parameters),
+        "cite": step.method.cite,
+        "seconds": round(seconds, 6),
+    }
+    if solved is not None:
+        record["solved"] = asdict(solved)
+    return record
+
+
+def _check_stored(node: PlanNode, live: Mapping[str, Any]) -> None:
+    """A map with holes is never stored: better no result than a silently wrong one."""
+    for name in node.stores:
+        array = live[name]
+        if quantity(name).dims[-1:] == ("z",) and array.dtype.kind == "f":
+            bad = array.size - int(np.count_nonzero(np.isfinite(array)))
+            if bad:
+                raise StageError(f"{node.name}: {name} has {bad} voxels that are NaN or infinite")

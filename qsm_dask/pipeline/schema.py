@@ -1,0 +1,173 @@
+"""A pipeline as a file says it: ordered steps, what must come out, what is kept."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from qsm_dask import resources
+from qsm_dask.errors import ConfigError
+from qsm_dask.pipeline.parameters import resolve
+from qsm_dask.pipeline.plan import Plan, make_plan
+from qsm_dask.pipeline.steps import Step
+from qsm_dask.quantities import RAW, base_name
+from qsm_dask.scan import Geometry
+from qsm_dask.stages import STAGES, Stage
+
+_KEYS = ("name", "summary", "goal", "keep", "steps")
+_FULL = Geometry((64, 64, 64), (1.0, 1.0, 1.0), (0.005, 0.010, 0.015, 0.020))
+"""A scan that lacks nothing: a pipeline must be able to run whole on it."""
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Validated steps in the order in which they run.
+
+    Attributes
+    ----------
+    name, summary : for people.
+    slots : one entry a step; an entry of several steps is a choice: the first that
+        applies to a scan runs (`any:` in the file).
+    goal : quantities without which a scan has failed.
+    keep : quantities stored beside those that are always stored.
+    """
+
+    name: str
+    slots: tuple[tuple[Step, ...], ...]
+    goal: tuple[str, ...] = ("chi",)
+    keep: tuple[str, ...] = ()
+    summary: str = ""
+    source: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    @classmethod
+    def from_yaml(cls, name: str | Path, stages: Mapping[str, Stage] = STAGES) -> "Pipeline":
+        """Read a shipped pipeline by its name, or a file by its path, and validate it.
+
+        Raises
+        ------
+        ConfigError : no such file, or anything in it that could not run.
+        """
+        return cls.from_mapping(resources.load("pipelines", name), stages)
+
+    @classmethod
+    def from_mapping(cls, content: Mapping[str, Any], stages: Mapping[str, Stage] = STAGES) -> "Pipeline":
+        """Build a pipeline from the plain values of a YAML file and validate it.
+
+        Raises
+        ------
+        ConfigError : misspelt stages or parameters, values of the wrong type, unknown
+            quantities, steps whose inputs no earlier step makes.
+        """
+        name = str(content.get("name", "pipeline"))
+        for key in content:
+            if key not in _KEYS:
+                close = get_close_matches(key, _KEYS, 1)
+                raise ConfigError(f"pipeline {name}: unknown key {key!r}; {_hint(close, _KEYS)}")
+        entries = content.get("steps")
+        if not isinstance(entries, list) or not entries:
+            raise ConfigError(f"pipeline {name}: 'steps' must be a list of at least one stage")
+        pipeline = cls(
+            name=name,
+            slots=tuple(_read_slot(name, entry, stages) for entry in entries),
+            goal=_names(name, "goal", content.get("goal", ["chi"])),
+            keep=_names(name, "keep", content.get("keep", [])),
+            summary=str(content.get("summary", "")),
+            source=dict(content),
+        )
+        pipeline.validate()
+        return pipeline
+
+    def validate(self, available: Collection[str] = RAW) -> None:
+        """Check that the pipeline runs whole where nothing is lacking.
+
+        Raises
+        ------
+        ConfigError : a step reads what neither a scan nor an earlier step gives, or
+            `goal` or `keep` name what no step makes.
+        """
+        have = {*available, "dseg"}
+        for slot in self.slots:
+            for step in slot:
+                for name in step.required:
+                    if name not in have:
+                        close = get_close_matches(name, have, 1)
+                        raise ConfigError(
+                            f"pipeline {self.name}: {step.stage} reads {name!r}, which no step before it makes; "
+                            f"{_hint(close, sorted(have))}"
+                        )
+            have.update(name for step in slot for name in step.outputs)
+        for name in (*self.goal, *self.keep):
+            if name not in have:
+                raise ConfigError(f"pipeline {self.name}: no step makes {name!r}, which goal or keep names")
+        self.plan(_FULL, available)
+
+    def plan(self, geometry: Geometry, available: Collection[str]) -> Plan:
+        """What to run on one scan, given its geometry and the quantities ingested with it.
+
+        Raises
+        ------
+        ConfigError : a quantity of `goal` cannot be had; the message says why.
+        """
+        return make_plan(self.slots, self.goal, self.keep, geometry, available)
+
+
+def _hint(close: list[str], options: Collection[str]) -> str:
+    return f"did you mean {close[0]!r}?" if close else f"known are: {', '.join(options)}"
+
+
+def _names(pipeline: str, key: str, value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise ConfigError(f"pipeline {pipeline}: {key!r} must be a list of quantities")
+    for item in value:
+        _known(f"pipeline {pipeline}: {key}", item)
+    return tuple(value)
+
+
+def _known(where: str, name: str) -> None:
+    try:
+        base_name(name)
+    except KeyError:
+        raise ConfigError(
+            f"{where}: {name!r} is no quantity; a branch is named after its quantity, as mask_strong"
+        ) from None
+
+
+def _read_slot(pipeline: str, entry: Any, stages: Mapping[str, Stage]) -> tuple[Step, ...]:
+    if isinstance(entry, dict) and set(entry) == {"any"} and isinstance(entry["any"], list) and entry["any"]:
+        return tuple(read_step(pipeline, option, stages) for option in entry["any"])
+    return (read_step(pipeline, entry, stages),)
+
+
+def read_step(pipeline: str, entry: Any, stages: Mapping[str, Stage] = STAGES) -> Step:
+    """One step of a file: `stage` or `{stage: {parameter: value, reads: {...}, writes: {...}}}`.
+
+    Raises
+    ------
+    ConfigError : it is misspelt or mistyped; the message names the nearest name.
+    """
+    if isinstance(entry, str):
+        entry = {entry: {}}
+    if not isinstance(entry, dict) or len(entry) != 1:
+        raise ConfigError(f"pipeline {pipeline}: a step is 'stage' or 'stage: {{parameter: value}}', got {entry!r}")
+    ((name, given),) = entry.items()
+    if name not in stages:
+        close = get_close_matches(str(name), stages, 1)
+        raise ConfigError(f"pipeline {pipeline}: no stage {name!r}; {_hint(close, sorted(stages))}")
+    given = dict(given or {})
+    stage = stages[name]
+    reads = _renames(f"{pipeline}: {name}: reads", given.pop("reads", {}), stage.inputs)
+    writes = _renames(f"{pipeline}: {name}: writes", given.pop("writes", {}), stage.outputs)
+    return Step(name, stage, resolve(f"pipeline {pipeline}: {name}", stage, given), reads, writes)
+
+
+def _renames(where: str, given: Any, allowed: Collection[str]) -> dict[str, str]:
+    if not isinstance(given, dict):
+        raise ConfigError(f"pipeline {where} must be a mapping such as {{mask: mask_strong}}")
+    for name, branch in given.items():
+        if name not in allowed:
+            raise ConfigError(f"pipeline {where}: {name!r} is none of {', '.join(allowed)}")
+        _known(f"pipeline {where}", branch)
+        if base_name(branch) != base_name(name):
+            raise ConfigError(f"pipeline {where}: {branch!r} is not a branch of {name!r}; units would be mixed up")
+    return dict(given)

@@ -1,0 +1,62 @@
+"""One bound step: a stage, its parameters, and the names it reads and writes."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from qsm_dask.stages import Stage
+
+
+def digest_of(content: Any) -> str:
+    """BLAKE2b of plain values, as hexadecimal; equal values give equal digests everywhere."""
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.blake2b(canonical.encode(), digest_size=16).hexdigest()
+
+
+@dataclass(frozen=True)
+class Step:
+    """A stage in its place in a pipeline.
+
+    Attributes
+    ----------
+    stage : its name in the table.
+    method : the table's entry.
+    parameters : every parameter with its value.
+    reads, writes : the stage's names of quantities to the pipeline's, where they differ.
+    """
+
+    stage: str
+    method: Stage
+    parameters: Mapping[str, Any]
+    reads: Mapping[str, str]
+    writes: Mapping[str, str]
+
+    @cached_property
+    def inputs(self) -> tuple[str, ...]:
+        """The pipeline's names of what it reads, in the kernel's order."""
+        return tuple(self.reads.get(name, name) for name in self.method.inputs)
+
+    @cached_property
+    def required(self) -> tuple[str, ...]:
+        """The inputs it cannot do without."""
+        return tuple(self.reads.get(name, name) for name in self.method.inputs if name not in self.method.optional)
+
+    @cached_property
+    def outputs(self) -> tuple[str, ...]:
+        """The pipeline's names of what it writes, the one it exists for first."""
+        return tuple(self.writes.get(name, name) for name in self.method.outputs)
+
+    @property
+    def refines(self) -> bool:
+        """Whether it reads the very quantity that it exists to write."""
+        return self.outputs[0] in self.inputs
+
+    def digest(self, sources: Mapping[str, str]) -> str:
+        """What the step's results depend on: method, version, parameters and inputs."""
+        inputs = {
+            argument: sources.get(name) for argument, name in zip(self.method.inputs, self.inputs, strict=True)
+        }
+        return digest_of([self.stage, self.method.version, dict(self.parameters), inputs])

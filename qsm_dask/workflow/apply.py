@@ -1,0 +1,117 @@
+"""Run one stage on NIfTI files, without a cohort."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qsm_dask.errors import ConfigError, InputError
+from qsm_dask.io import nifti
+from qsm_dask.pipeline.plan import call
+from qsm_dask.pipeline.schema import read_step
+from qsm_dask.quantities import QUANTITIES, SPACE, quantity
+
+
+def run(
+    stage: str,
+    inputs: Mapping[str, Path],
+    out: Path,
+    *,
+    b0: float | None = None,
+    b0_dir: Sequence[float] | None = None,
+    te: Sequence[float] = (),
+    parameters: Mapping[str, Any] | None = None,
+) -> list[Path]:
+    """Run a stage of the table on images and write what it returns.
+
+    Parameters
+    ----------
+    stage : its name, such as `inversion.rts`.
+    inputs : NIfTI file of each quantity, in that quantity's units; those that the stage
+        does not read are ignored. Echoes are the fourth dimension.
+    out : folder that receives `<quantity>.nii.gz` for each image, and `<stage>.json` with
+        whatever is no image and with how an iteration ended.
+    b0, b0_dir, te : field strength [T], direction of B0 in array axes (from the first
+        image's affine unless given), echo times [s].
+    parameters : the stage's parameters, where they differ from the defaults.
+
+    Returns
+    -------
+    The files written.
+
+    Raises
+    ------
+    ConfigError : an unknown stage, quantity or parameter, or an input is missing.
+    InputError : a file cannot be read, or two do not share one grid.
+    StageError : the stage refused the data.
+    """
+    step = read_step("apply", {stage: dict(parameters or {})})
+    for name in inputs:
+        if name not in QUANTITIES:
+            close = get_close_matches(name, QUANTITIES, 1)
+            hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(QUANTITIES)}"
+            raise ConfigError(f"--input {name}: no such quantity; {hint}")
+    headers = {name: nifti.read_header(path) for name, path in inputs.items() if name in step.inputs}
+    if not headers:
+        raise ConfigError(f"{stage} reads {', '.join(step.inputs)}: give at least one as --input NAME=FILE.nii.gz")
+    first = next(iter(headers.values()))
+    for header in headers.values():
+        reason = nifti.same_grid(first, header)
+        if reason is not None:
+            raise InputError(f"{header.label}: {reason}; resample the images onto one grid first")
+    given: dict[str, Any] = {name: _read(name, header.path) for name, header in headers.items()}
+    given["voxel_size"] = first.voxel_size
+    given["b0_dir"] = first.b0_dir if b0_dir is None else _unit_vector(b0_dir)
+    given["affine"] = first.affine
+    if b0 is not None:
+        given["b0"] = float(b0)
+    if te:
+        given["te"] = np.asarray(te, dtype=np.float64)
+    missing = [name for name in step.required if name not in given]
+    if missing:
+        raise ConfigError(f"{stage} lacks {', '.join(_how_to_give(name) for name in missing)}")
+    outputs, solved = call(step, [given.get(name) for name in step.inputs])
+    return _write(stage, out, outputs, first.affine, None if solved is None else asdict(solved))
+
+
+def _read(name: str, path: Path) -> Any:
+    volume = nifti.read_volume(path)
+    known = quantity(name)
+    if "echo" in known.dims and volume.ndim == 3:
+        volume = volume[np.newaxis]
+    if volume.ndim != len(known.dims):
+        raise InputError(f"{path}: {name} has dims {', '.join(known.dims)}, the file has shape {volume.shape}")
+    return volume.astype(known.dtype, copy=False)
+
+
+def _unit_vector(direction: Sequence[float]) -> Any:
+    vector = np.asarray(direction, dtype=np.float64)
+    length = float(np.linalg.norm(vector))
+    if vector.shape != (3,) or not np.isfinite(length) or length == 0:
+        raise ConfigError(f"--b0-dir needs three numbers that are not all zero, got {list(direction)}")
+    return vector / length
+
+
+def _how_to_give(name: str) -> str:
+    options = {"b0": "b0 (--b0 TESLA)", "te": "te (--te SECONDS, once an echo)"}
+    return options.get(name, f"{name} (--input {name}=FILE.nii.gz, in {quantity(name).units})")
+
+
+def _write(stage: str, out: Path, outputs: Mapping[str, Any], affine: Any, solved: Any) -> list[Path]:
+    out.mkdir(parents=True, exist_ok=True)
+    written = []
+    rest: dict[str, Any] = {} if solved is None else {"solved": solved}
+    for name, array in outputs.items():
+        if quantity(name).dims[-3:] == SPACE:
+            written.append(out / f"{name}.nii.gz")
+            nifti.write_volume(written[-1], array, affine)
+        else:
+            rest[name] = np.where(np.isfinite(array), array.astype(object), None).tolist()
+    if rest:
+        written.append(out / f"{stage}.json")
+        written[-1].write_text(json.dumps(rest, indent=2) + "\n", encoding="utf-8")
+    return written

@@ -1,0 +1,256 @@
+"""Run a pipeline on every scan of a cohort: one task a scan, one commit a node."""
+
+import json
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import scipy.fft
+
+from qsm_dask.engine.base import Engine, Outcome
+from qsm_dask.engine.resources import PeakMemory
+from qsm_dask.errors import ConfigError, QsmError
+from qsm_dask.pipeline import NodeResult, Pipeline, Plan
+from qsm_dask.provenance import software
+from qsm_dask.scan import Geometry, ScanKey
+from qsm_dask.store import INGEST_KEY, CohortStore, Commit
+
+Row = dict[str, Any]
+
+HEADER = ("te", "b0", "b0_dir", "voxel_size", "affine")
+"""Quantities that the ingest commit carries as attributes, not as arrays."""
+
+_HEADROOM = 1.1
+"""Allocators fragment: a worker needs a little more than the arrays themselves."""
+
+
+@dataclass
+class Summary:
+    """What a run of `process` did.
+
+    Attributes
+    ----------
+    done, skipped : scans.
+    computed, reused : nodes committed by this run, and found committed already.
+    without_labels : scans that have no label image, and so a whole-brain row only.
+    failures : scan name to reason.
+    """
+
+    done: int = 0
+    skipped: int = 0
+    computed: int = 0
+    reused: int = 0
+    without_labels: int = 0
+    failures: dict[str, str] = field(default_factory=dict)
+
+
+def run(
+    cohort: CohortStore,
+    engine: Engine,
+    pipeline: Pipeline,
+    *,
+    participants: Sequence[str] = (),
+    sessions: Sequence[str] = (),
+    retries: int = 1,
+    timeout_s: float | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Summary:
+    """Reconstruct every ingested scan; committed nodes are not computed again.
+
+    Parameters
+    ----------
+    cohort : the store, already ingested.
+    engine : where tasks run.
+    pipeline : what they run.
+    participants, sessions : labels to which the run is restricted; all when empty.
+    retries : how often a task that failed with an unexpected error is tried again.
+    timeout_s : seconds after which a scan is given up.
+    progress : called with (scans finished, scans in all, the scan's name).
+
+    Raises
+    ------
+    ConfigError : no scan was ingested, or the filters match none.
+    """
+    cohort.write_document("pipeline.json", json.dumps(dict(pipeline.source), indent=2).encode())
+    summary = Summary()
+    plans, refused = _plans(cohort, pipeline, participants, sessions, summary)
+    cohort.record(refused)
+    known = {(row.scan, row.node): (row.state, row.key) for row in cohort.index().itertuples()}
+    task = partial(process_scan, str(cohort.path), dict(pipeline.source), engine.threads)
+    outcomes = engine.map(task, plans, memory=partial(_projected, plans), retries=retries, timeout_s=timeout_s)
+    with cohort.recorder() as record:
+        for count, outcome in enumerate(outcomes, start=1):
+            rows = _account(outcome, summary, plans)
+            # A row that says what the index says already would only replace the seconds of the real run.
+            record([row for row in rows if known.get((row["scan"], row["node"])) != (row["state"], row["key"])])
+            if progress is not None:
+                progress(count, len(plans), str(outcome.key))
+    return summary
+
+
+def process_scan(path: str, source: Mapping[str, Any], threads: int, key: ScanKey) -> list[Row]:
+    """Run the nodes of one scan that are not committed yet; the task that workers execute.
+
+    Returns one row a node. A kernel's refusal is a row too; an unexpected error is raised,
+    so that the engine may try again.
+    """
+    cohort = CohortStore.open(path)
+    ingest = cohort.commit(key, "ingest", INGEST_KEY)
+    if ingest is None:
+        return [_failed(key, "ingest", "its ingest is gone: run `qsm-dask ingest` again")]
+    digests = ingest.attributes["digests"]
+    plan = Pipeline.from_mapping(source).plan(Geometry.from_dict(ingest.attributes["geometry"]), digests)
+    keys = plan.digests(digests)
+    commits = {node: cohort.intact(key, node, node_key) for node, node_key in keys.items()}
+    found = [commit for commit in commits.values() if commit is not None]
+    missing = [node for node, commit in commits.items() if commit is None]
+    rows = [commit.row() | {"computed": False} for commit in found]
+    arrays = _Committed(cohort, ingest, found)
+    peak = PeakMemory()
+    with _threads(threads):
+        results = plan.run(arrays, missing)
+        for node in missing:
+            try:
+                with peak:
+                    result = next(results)
+            except QsmError as error:
+                rows.append(_failed(key, node, str(error), node_key=keys[node], peak_bytes=peak.bytes))
+                break
+            commit = _commit(cohort, key, keys[node], result, plan, peak.bytes)
+            arrays.add(commit)
+            rows.append(commit.row() | {"computed": True})
+    return rows
+
+
+class _Committed(Mapping[str, Any]):
+    """The quantities of a scan as its commits hold them; read when first asked for, newest node first."""
+
+    def __init__(self, cohort: CohortStore, ingest: Commit, commits: Sequence[Commit]) -> None:
+        self._cohort = cohort
+        self._header = ingest.attributes["header"]
+        self._commits = [ingest, *commits]
+
+    def add(self, commit: Commit) -> None:
+        self._commits.append(commit)
+
+    def __getitem__(self, name: str) -> Any:
+        for commit in reversed(self._commits):
+            if name in commit.arrays:
+                return self._cohort.read(commit, (name,))[name]
+        value = self._header[name]
+        return np.asarray(value, dtype=np.float64) if isinstance(value, list) else float(value)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({*self._header, *(name for commit in self._commits for name in commit.arrays)})
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+def _commit(
+    cohort: CohortStore, key: ScanKey, node_key: str, result: NodeResult, plan: Plan, peak_bytes: int
+) -> Commit:
+    warnings = [
+        f"{step['stage']} stopped after {step['solved']['iterations']} iterations without converging"
+        for step in result.steps
+        if "solved" in step and not step["solved"]["converged"]
+    ]
+    return cohort.write(
+        key,
+        result.node,
+        node_key,
+        result.outputs,
+        attributes={"facts": {"left_out": list(plan.left_out), "warnings": warnings}},
+        provenance={"steps": [dict(step) for step in result.steps], "software": software(), "time": time.time()},
+        seconds=result.seconds,
+        peak_bytes=peak_bytes,
+    )
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Bound the threads of transforms and of compiled loops; kernels never choose them."""
+    import numba
+
+    before = numba.get_num_threads()
+    numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
+    try:
+        with scipy.fft.set_workers(count):
+            yield
+    finally:
+        numba.set_num_threads(before)
+
+
+def _failed(key: ScanKey, node: str, reason: str, **known: Any) -> Row:
+    blank = {"key": known.pop("node_key", ""), "digest": "", "seconds": 0.0, "peak_bytes": 0, "facts": {}}
+    return {"scan": str(key), "node": node, "state": "failed", "reason": reason, **blank, **known}
+
+
+def _account(outcome: Outcome, summary: Summary, plans: Mapping[ScanKey, Plan]) -> list[Row]:
+    """Count an outcome and turn it into the rows that the index keeps."""
+    rows: list[Row] = outcome.value if outcome.ok else []
+    if not outcome.ok:
+        first = plans[outcome.key].nodes[0].name
+        rows = [_failed(outcome.key, first, outcome.error, seconds=outcome.seconds)]
+    for row in rows:
+        if row["state"] == "failed":
+            summary.failures[row["scan"]] = row["reason"]
+        elif row.pop("computed"):
+            summary.computed += 1
+        else:
+            summary.reused += 1
+    summary.done += all(row["state"] == "done" for row in rows)
+    return rows
+
+
+def _projected(plans: Mapping[ScanKey, Plan], key: ScanKey) -> int:
+    """Peak memory of the scan's pipeline [bytes], the process's own not included."""
+    return int(_HEADROOM * plans[key].peak_bytes())
+
+
+def _plans(
+    cohort: CohortStore,
+    pipeline: Pipeline,
+    participants: Collection[str],
+    sessions: Collection[str],
+    summary: Summary,
+) -> tuple[dict[ScanKey, Plan], list[Row]]:
+    """The plan of every ingested scan that the filters select, and rows for those that have none."""
+    index = cohort.index()
+    ingested = index[index["node"] == "ingest"]
+    if ingested.empty:
+        raise ConfigError(f"{cohort.path} holds no scan yet: run `qsm-dask ingest BIDS {cohort.path}` first")
+    chosen = [
+        (key, record)
+        for record in ingested.itertuples()
+        if _selected(key := ScanKey.parse(str(record.scan)), participants, sessions)
+    ]
+    if not chosen:
+        wanted = ", ".join((*participants, *sessions))
+        raise ConfigError(f"no scan of {cohort.path} matches {wanted}: see `qsm-dask status {cohort.path}`")
+    plans: dict[ScanKey, Plan] = {}
+    refused: list[Row] = []
+    for key, record in chosen:
+        if record.state == "skipped":
+            summary.skipped += 1
+        elif record.state != "done":
+            summary.failures[str(key)] = str(record.reason)
+        else:
+            facts = json.loads(str(record.facts))
+            summary.without_labels += "dseg" not in facts["sources"]
+            try:
+                plans[key] = pipeline.plan(Geometry.from_dict(facts["geometry"]), {*facts["sources"], *HEADER})
+            except ConfigError as error:
+                summary.failures[str(key)] = str(error)
+                refused.append(_failed(key, "field", str(error)))
+    return plans, refused
+
+
+def _selected(key: ScanKey, participants: Collection[str], sessions: Collection[str]) -> bool:
+    by_subject = not participants or key.entities[0][1] in {p.removeprefix("sub-") for p in participants}
+    by_session = not sessions or key.get("ses") in {s.removeprefix("ses-") for s in sessions}
+    return by_subject and by_session
