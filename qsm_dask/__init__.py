@@ -5,13 +5,17 @@
 >>> cohort.dataset()["chi"].sel(region="putamen_left", statistic="median")  # doctest: +SKIP
 """
 
-from qsm_dask.api import ingest, open_cohort, open_engine, process
-from qsm_dask.errors import ConfigError, DamageError, EngineError, InputError, QsmError, StageError, StoreError
-from qsm_dask.pipeline import Pipeline
-from qsm_dask.quantities import QUANTITIES, Quantity
-from qsm_dask.scan import Geometry, ScanKey
-from qsm_dask.stages import STAGES, Stage
-from qsm_dask.store import CohortStore
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from qsm_dask.api import ingest, open_cohort, open_engine, process
+    from qsm_dask.errors import ConfigError, DamageError, EngineError, InputError, QsmError, StageError, StoreError
+    from qsm_dask.pipeline import Pipeline
+    from qsm_dask.quantities import QUANTITIES, Quantity
+    from qsm_dask.scan import Geometry, ScanKey
+    from qsm_dask.stages import STAGES, Stage
+    from qsm_dask.store import CohortStore
 
 __all__ = [
     "QUANTITIES",
@@ -34,3 +38,24 @@ __all__ = [
     "open_engine",
     "process",
 ]
+
+_HOMES = {
+    "api": ("ingest", "open_cohort", "open_engine", "process"),
+    "pipeline": ("Pipeline",),
+    "quantities": ("QUANTITIES", "Quantity"),
+    "scan": ("Geometry", "ScanKey"),
+    "stages": ("STAGES", "Stage"),
+    "store": ("CohortStore",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: the command line's help must not wait for Numba and Dask."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = next((module for module, names in _HOMES.items() if name in names), "errors")
+    return getattr(import_module(f"{__name__}.{home}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

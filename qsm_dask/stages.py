@@ -74,3 +74,6 @@ class Stage:
     def summary(self) -> str:
         """The first line of the kernel's docstring."""
         return (inspect.getdoc(self.kernel) or "").partition("\n")[0]
+
+
+STAGES: Mapping[str, Stage] = {}
