@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test test-all check format bench clean
+.PHONY: help install demo test test-all check format bench clean
 
 help:  ## Show what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -17,6 +17,8 @@ $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
+
+install: $(STAMP)  ## Make the environment .venv and install the package with what its tests need
 
 demo: $(STAMP)  ## Simulate a small cohort, run everything, compare with the truth
 	$(BIN)/qsm-dask demo demo-output
@@ -41,4 +43,4 @@ bench: $(STAMP)  ## Measure speed and memory
 	@for script in tests/benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
 
 clean:  ## Remove what was made
-	rm -rf $(VENV) demo-output build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) demo-output evidence-output build dist .pytest_cache .mypy_cache .ruff_cache

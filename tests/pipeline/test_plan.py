@@ -1,0 +1,167 @@
+"""Which steps run on a scan, how they are grouped into commits, and what depends on what."""
+
+import numpy as np
+import pytest
+
+from qsm_dask.errors import ConfigError, StageError
+from qsm_dask.pipeline import Pipeline
+from qsm_dask.quantities import RAW
+from qsm_dask.scan import Geometry
+from tests.pipeline.toys import STEPS, TOYS
+
+GEOMETRY = Geometry((3, 2, 2), (1.0, 1.0, 1.0), (0.5, 1.0))
+SOURCES = {name: f"digest of {name}" for name in (*RAW, "dseg")}
+NODES = ("field", "maps", "regions")
+
+
+def pipeline(steps=STEPS, **other):
+    return Pipeline.from_mapping({"name": "toy", "steps": steps, **other}, TOYS)
+
+
+def arrays():
+    magnitude = np.ones((2, 3, 2, 2), dtype=np.float32)
+    return {
+        "magnitude": magnitude,
+        "phase": np.full((2, 3, 2, 2), 0.25, dtype=np.float32),
+        "te": np.array([0.5, 1.0]),
+        "b0": 3.0,
+        "b0_dir": np.array([0.0, 0.0, 1.0]),
+        "voxel_size": np.ones(3),
+        "affine": np.eye(4),
+    }
+
+
+def stages(plan):
+    return {node.name: [step.stage for step in node.steps] for node in plan.nodes}
+
+
+def test_steps_are_grouped_into_the_commits_they_belong_to():
+    plan = pipeline().plan(GEOMETRY, SOURCES)
+    assert stages(plan) == {
+        "field": ["mask.level", "field.first", "background.peel"],
+        "maps": ["inversion.gain", "relaxometry.decay"],
+        "regions": ["roi.sum"],
+    }
+    assert plan.nodes[0].stores == ("mask", "total_field", "local_field")
+    assert plan.nodes[1].reads == ("local_field", "mask", "magnitude", "te")
+    assert plan.left_out == ()
+
+
+def test_results_are_those_worked_out_by_hand():
+    results = {result.node: result for result in pipeline().plan(GEOMETRY, SOURCES).run(arrays(), NODES)}
+    # phase 0.25 / te 0.5 * scale 2 = 1; the first of three slabs is peeled; gain 2.
+    expected = np.full((3, 2, 2), 2.0, dtype=np.float32)
+    expected[0] = 0.0
+    np.testing.assert_array_equal(results["maps"].outputs["chi"], expected)
+    assert not results["field"].outputs["mask"][0].any()
+    assert results["regions"].outputs["region_values"][0, 0, 0] == 16.0
+    assert results["maps"].steps[0]["solved"] == {"iterations": 3, "residual": 0.5, "converged": True}
+
+
+def test_a_parameter_changes_its_step_and_what_follows_and_nothing_else():
+    before = pipeline().plan(GEOMETRY, SOURCES).digests(SOURCES)
+    steps = [*STEPS[:3], {"inversion.gain": {"gain": 3.0}}, *STEPS[4:]]
+    after = pipeline(steps).plan(GEOMETRY, SOURCES).digests(SOURCES)
+    assert after["field"] == before["field"]
+    assert after["maps"] != before["maps"]
+    assert after["regions"] != before["regions"]
+
+
+def test_a_default_that_is_written_out_changes_no_key():
+    before = pipeline().plan(GEOMETRY, SOURCES).digests(SOURCES)
+    steps = [*STEPS[:2], {"background.peel": {"depth": 1}}, *STEPS[3:]]
+    assert pipeline(steps).plan(GEOMETRY, SOURCES).digests(SOURCES) == before
+
+
+def test_an_input_that_no_step_reads_changes_no_key_and_one_that_is_read_does():
+    plan = pipeline().plan(GEOMETRY, SOURCES)
+    before = plan.digests(SOURCES)
+    assert plan.digests({**SOURCES, "affine": "another"}) == before
+    changed = plan.digests({**SOURCES, "phase": "another"})
+    assert all(changed[node] != before[node] for node in NODES)
+    only_regions = plan.digests({**SOURCES, "dseg": "another"})
+    assert {node: only_regions[node] != before[node] for node in NODES} == {
+        "field": False,
+        "maps": False,
+        "regions": True,
+    }
+
+
+def test_a_stage_that_does_not_apply_is_left_out_with_the_reason():
+    single = Geometry((3, 2, 2), (1.0, 1.0, 1.0), (0.5,))
+    plan = pipeline().plan(single, SOURCES)
+    assert plan.left_out == ("relaxometry.decay: needs 2 echoes, the scan has 1",)
+    assert stages(plan)["maps"] == ["inversion.gain"]
+
+
+def test_a_choice_takes_the_first_that_applies():
+    steps = [*STEPS[:3], {"any": ["inversion.hollow", "inversion.gain"]}]
+    assert stages(pipeline(steps).plan(GEOMETRY, SOURCES))["maps"] == ["inversion.hollow"]
+
+
+@pytest.mark.parametrize(
+    ("ingested", "expected"),
+    [
+        ({"mask"}, {"field": ["field.first", "background.peel"]}),
+        ({"local_field"}, {"field": ["mask.level"]}),
+        ({"chi"}, {"field": ["mask.level"], "maps": ["relaxometry.decay"]}),
+    ],
+)
+def test_what_was_ingested_is_not_made_again(ingested, expected):
+    plan = pipeline().plan(GEOMETRY, {*RAW, *ingested})
+    everything = {"maps": ["inversion.gain", "relaxometry.decay"], "regions": ["roi.sum"]}
+    assert stages(plan) == {**everything, **expected}
+
+
+def test_a_goal_that_cannot_be_reached_is_an_error_that_says_why():
+    with pytest.raises(ConfigError, match=r"chi cannot be computed: field.first: lacks phase"):
+        pipeline().plan(GEOMETRY, set(RAW) - {"phase"})
+
+
+def test_kept_quantities_are_stored_and_others_dropped():
+    lean = pipeline([{"mask.level": {"writes": {"mask": "mask_strong"}}}, *STEPS], keep=["mask_strong"])
+    assert "mask_strong" in lean.plan(GEOMETRY, SOURCES).nodes[0].stores
+
+
+def test_a_node_that_is_committed_is_not_run_and_its_arrays_are_looked_up():
+    plan = pipeline().plan(GEOMETRY, SOURCES)
+    first = {result.node: result.outputs for result in plan.run(arrays(), ("field",))}
+    looked_up = {**arrays(), **first["field"]}
+    del looked_up["phase"]
+    nodes = [result.node for result in plan.run(looked_up, ("maps", "regions"))]
+    assert nodes == ["maps", "regions"]
+
+
+def test_a_map_with_holes_is_refused():
+    steps = [*STEPS[:3], "inversion.hollow"]
+    with pytest.raises(StageError, match="maps: chi has 12 voxels that are NaN"):
+        list(pipeline(steps).plan(GEOMETRY, SOURCES).run(arrays(), NODES))
+
+
+def test_a_kernel_that_refuses_is_named():
+    def refuse(magnitude, /):
+        raise ValueError("no brain found")
+
+    from qsm_dask.stages import Stage
+
+    table = {**TOYS, "mask.level": Stage(refuse, ("mask",), lambda geometry, parameters: 0)}
+    plan = Pipeline.from_mapping({"steps": STEPS}, table).plan(GEOMETRY, SOURCES)
+    with pytest.raises(StageError, match="mask.level: no brain found"):
+        list(plan.run(arrays(), NODES))
+
+
+def test_an_output_of_the_wrong_dtype_is_refused():
+    from qsm_dask.stages import Stage
+
+    table = {**TOYS, "mask.level": Stage(lambda magnitude, /: magnitude[0], ("mask",), lambda g, p: 0)}
+    plan = Pipeline.from_mapping({"steps": STEPS}, table).plan(GEOMETRY, SOURCES)
+    with pytest.raises(StageError, match="mask as float32 with 3 dims; it must be bool"):
+        list(plan.run(arrays(), NODES))
+
+
+def test_peak_memory_is_the_worst_step_with_what_lives_beside_it():
+    # The largest moment is the commit of `field`: magnitude (2 volumes, for R2*) and te, total
+    # and local field and mask, and one more float volume held twice: bytes per voxel
+    # 2*4 + 4 + 4 + 1 + 4 = 21; phase (8) and total field live while the peel runs: 8 + 4 + 1 + 4.
+    voxels = GEOMETRY.voxels
+    assert pipeline().plan(GEOMETRY, SOURCES).peak_bytes() == voxels * (8 + 4 + 4 + 1 + 4)
