@@ -1,0 +1,158 @@
+"""What a scanner makes of a head: shimmed field, echoes with decay, offset and noise, integer phase."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qsm_dask.kernels.dipole import forward_field
+from qsm_dask.phantom.background import background_field
+from qsm_dask.phantom.grid import CENTRE_MM, EXTENT_MM, Positions, voxel_positions
+from qsm_dask.phantom.head import Head
+from qsm_dask.phantom.randomness import smooth_field
+from qsm_dask.phantom.shapes import Volume
+from qsm_dask.units import radians_per_ppm
+
+PHASE_STEPS = 4096
+"""Values of the integer phase in one turn."""
+
+
+@dataclass(frozen=True)
+class Fields:
+    """Relative fields of a head [ppm].
+
+    Attributes
+    ----------
+    total : of all sources, shimmed.
+    local : of the sources inside the brain mask.
+    """
+
+    total: Volume
+    local: Volume
+
+
+def _positions(head: Head) -> Positions:
+    """Voxel centres from the isocentre [mm]."""
+    return [position - middle for position, middle in zip(voxel_positions(head.shape), CENTRE_MM, strict=True)]
+
+
+def _shim_terms(x: Any, y: Any, z: Any) -> tuple[Any, ...]:
+    """Solid harmonics up to the second degree, what shim coils make: they leave the Laplacian of the field alone."""
+    return (x, y, z, x * y, x * z, y * z, x * x - y * y, 2.0 * z * z - x * x - y * y)
+
+
+def shim(field: Volume, head: Head) -> Volume:
+    """Take the centre frequency and shim currents up to the second order from a field, fitted inside the brain.
+
+    Parameters
+    ----------
+    field : (x, y, z) [ppm].
+    head : whose mask and voxel size count.
+
+    Returns
+    -------
+    Volume : the field that remains, everywhere [ppm].
+    """
+    positions = [position / 100.0 for position in _positions(head)]
+    inside = np.nonzero(head.mask)
+    step = max(1, inside[0].size // 5_000)
+    sample = tuple(index[::step] for index in inside)
+    points = [position[index] for position, index in zip(positions, sample, strict=True)]
+    terms = _shim_terms(*points)
+    design = np.stack([np.ones_like(points[0]), *terms], axis=1)
+    currents = np.linalg.solve(design.T @ design, design.T @ field[sample]).astype(np.float32)
+    x, y, z = np.ix_(*(position.astype(np.float32) for position in positions))
+    result: Volume = field - currents[0]
+    for current, term in zip(currents[1:], _shim_terms(x, y, z), strict=True):
+        result -= current * term
+    return result
+
+
+def fields_of(head: Head, b0_dir: NDArray[np.float64]) -> Fields:
+    """The relative fields of a head.
+
+    Air is the zero of the source, so that the source ends with the head and the space around the grid, neck
+    apart, is what it should be; a uniform susceptibility makes no field.
+
+    Parameters
+    ----------
+    head : drawn by `build_head`.
+    b0_dir : unit vector of B0 in array axes.
+    """
+    local = forward_field(head.chi, head.voxel_size, b0_dir)
+    background = background_field(head.surroundings, head.voxel_size, b0_dir)[:, :, head.below :]
+    return Fields(shim(background + local, head), local)
+
+
+def phase_offset(head: Head, rng: np.random.Generator) -> Volume:
+    """A smooth phase at echo time zero [rad]: a constant, a slope and the receive coil's own variation."""
+    positions = _positions(head)
+    offset: Volume = np.float32(0.5) * smooth_field(rng, voxel_positions(head.shape), EXTENT_MM, 70.0)
+    grid = np.ix_(*((position / 100.0).astype(np.float32) for position in positions))
+    for part, slope in zip(grid, rng.uniform(-1.0, 1.0, 3), strict=True):
+        offset += np.float32(slope) * part
+    offset += np.float32(rng.uniform(-np.pi, np.pi))
+    return offset
+
+
+def sensitivity(head: Head, rng: np.random.Generator) -> Volume:
+    """A smooth receive sensitivity, about 1 in the middle and higher near the coil."""
+    x, y, z = np.ix_(*(position.astype(np.float32) / np.float32(100.0) for position in _positions(head)))
+    ripple = smooth_field(rng, voxel_positions(head.shape), EXTENT_MM, 80.0)
+    tilt = rng.uniform(-0.08, 0.08, 3)
+    shading: Volume = 0.9 + 0.30 * (x * x + y * y) + 0.15 * z * z + tilt[0] * x + tilt[1] * y + tilt[2] * z
+    return np.asarray(shading * (1.0 + 0.03 * ripple), dtype=np.float32)
+
+
+def echoes(
+    head: Head,
+    fields: Fields,
+    *,
+    te: NDArray[np.float64],
+    b0: float,
+    snr: float,
+    rng: np.random.Generator,
+) -> tuple[Volume, Volume, Volume]:
+    """Magnitude and wrapped phase of each echo.
+
+    Parameters
+    ----------
+    head, fields : what is scanned.
+    te : echo times [s].
+    b0 : field strength [T].
+    snr : mean magnitude of the brain at the first echo over the noise of a channel; `inf` for none.
+    rng : draws coil, offset and noise, in this order.
+
+    Returns
+    -------
+    magnitude (echo, x, y, z) [a.u.], phase (echo, x, y, z) in [-pi, pi) [rad], offset (x, y, z) [rad].
+    """
+    signal = head.signal * sensitivity(head, rng)
+    offset = phase_offset(head, rng)
+    first = signal * np.exp(np.float32(-te[0]) * head.r2star)
+    noise = np.float32(first[head.mask].mean(dtype=np.float64) / snr)
+    shape = (te.size, *signal.shape)
+    magnitude, phase = np.empty(shape, np.float32), np.empty(shape, np.float32)
+    for number, time in enumerate(te):
+        angle = np.float32(radians_per_ppm(b0, float(time))) * fields.total + offset
+        decayed = signal * np.exp(np.float32(-time) * head.r2star)
+        real = decayed * np.cos(angle)
+        imaginary = decayed * np.sin(angle)
+        if noise > 0.0:
+            real += noise * rng.standard_normal(signal.shape, dtype=np.float32)
+            imaginary += noise * rng.standard_normal(signal.shape, dtype=np.float32)
+        np.hypot(real, imaginary, out=magnitude[number])
+        np.arctan2(imaginary, real, out=phase[number])
+    return magnitude, phase, offset
+
+
+def phase_to_integers(phase: Volume) -> NDArray[np.uint16]:
+    """Phase [rad] as a scanner stores it: 0 to 4095 for -pi up to, but not, +pi."""
+    turns = np.rint(phase * np.float32(PHASE_STEPS / (2.0 * np.pi))).astype(np.int32) + PHASE_STEPS // 2
+    return np.asarray(turns % PHASE_STEPS, dtype=np.uint16)
+
+
+def phase_from_integers(stored: NDArray[np.uint16]) -> Volume:
+    """The inverse of `phase_to_integers`, to half a step."""
+    return (stored.astype(np.float32) - PHASE_STEPS // 2) * np.float32(2.0 * np.pi / PHASE_STEPS)
