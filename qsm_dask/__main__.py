@@ -1,0 +1,5 @@
+"""`python -m qsm_dask` is `qsm-dask`."""
+
+from qsm_dask.cli import main
+
+main()
