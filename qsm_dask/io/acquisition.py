@@ -1,0 +1,102 @@
+"""What is known of an acquisition before any of its files is opened."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+from qsm_dask.scan import ScanKey
+
+
+@dataclass(frozen=True)
+class FileRef:
+    """A file, and the name under which records speak of it.
+
+    Attributes
+    ----------
+    label : path from the dataset's root, or from the name of a derivatives folder outside
+        it; never absolute, so that a dataset may move.
+    path : where it lies now.
+    """
+
+    label: str
+    path: str
+
+
+@dataclass(frozen=True)
+class Image:
+    """One NIfTI file of an acquisition.
+
+    Attributes
+    ----------
+    file : the file.
+    part : `mag`, `phase`, `real` or `imag`.
+    echo : its `echo-` entity; the order of echoes comes from EchoTime.
+    sidecars : the JSON files that apply, the most general first.
+    """
+
+    file: FileRef
+    part: str
+    echo: int | None
+    sidecars: tuple[FileRef, ...]
+
+
+@dataclass(frozen=True)
+class Map:
+    """A map, mask or label image of an acquisition, made by another tool.
+
+    Attributes
+    ----------
+    quantity : name in `quantities.QUANTITIES`.
+    file : the file.
+    sidecars : the JSON files that apply, the most general first.
+    table : the `dseg.tsv` that applies.
+    units : what the user says its units are, or None.
+    """
+
+    quantity: str
+    file: FileRef
+    sidecars: tuple[FileRef, ...]
+    table: FileRef | None = None
+    units: str | None = None
+
+
+@dataclass(frozen=True)
+class Acquisition:
+    """All files of one scan; small, so that it can travel to a worker.
+
+    Attributes
+    ----------
+    key : the scan's name.
+    images : its images, by part and file name.
+    maps : maps, masks and label images found for it.
+    problem : why it cannot be read, if its file names tell already.
+    notes : what the reader should know, such as a map that was asked for and is absent.
+    """
+
+    key: ScanKey
+    images: tuple[Image, ...]
+    maps: tuple[Map, ...] = ()
+    problem: str | None = None
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return str(self.key)
+
+    def has(self, *parts: str) -> bool:
+        """Whether there is an image of each of these parts."""
+        return {image.part for image in self.images} >= set(parts)
+
+    @cached_property
+    def files(self) -> tuple[FileRef, ...]:
+        """Every file that matters, each once, by label."""
+        found: dict[str, FileRef] = {}
+        for image in self.images:
+            _collect(found, (image.file, *image.sidecars))
+        for item in self.maps:
+            _collect(found, (item.file, *item.sidecars, *((item.table,) if item.table else ())))
+        return tuple(found[label] for label in sorted(found))
+
+
+def _collect(found: dict[str, FileRef], files: Iterable[FileRef]) -> None:
+    for file in files:
+        found.setdefault(file.label, file)

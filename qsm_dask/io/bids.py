@@ -1,0 +1,247 @@
+"""A BIDS dataset as a list of acquisitions."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from qsm_dask.errors import InputError
+from qsm_dask.io.acquisition import Acquisition, FileRef, Image
+from qsm_dask.io.filters import Filters
+from qsm_dask.io.names import PARTS, RAW_SUFFIXES, Name, canonical
+from qsm_dask.io.tree import Entry, Folder, Found, subjects, walk
+from qsm_dask.scan import ScanKey
+
+_Group = tuple[tuple[tuple[str, str], ...], str]
+
+
+@dataclass(frozen=True)
+class Index:
+    """The acquisitions of a dataset.
+
+    Attributes
+    ----------
+    acquisitions : sorted by key.
+    subjects : subject folders that were searched.
+    warnings : files that look as if they were meant and could not be understood.
+    """
+
+    acquisitions: tuple[Acquisition, ...]
+    subjects: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def index(
+    root: Path, *, participants: Sequence[str] = (), sessions: Sequence[str] = (), filters: Filters | None = None
+) -> Index:
+    """Find the multi-echo and single-echo gradient-echo acquisitions of a BIDS dataset.
+
+    `sub-*/[ses-*/]anat/*_{MEGRE,T2starw}.nii[.gz]` are grouped by every entity but `echo`
+    and `part`, and by suffix. Only names are looked at: no file is opened.
+
+    Parameters
+    ----------
+    root : the dataset.
+    participants : labels to keep, with or without `sub-`; empty keeps all.
+    sessions : labels to keep, with or without `ses-`; empty keeps all.
+    filters : a filter file.
+
+    Raises
+    ------
+    InputError : no such folder, no BIDS dataset, a label that does not exist, or nothing found.
+    """
+    names = _chosen_subjects(root, participants)
+    wanted = tuple(f"ses-{label.removeprefix('ses-')}" for label in sessions)
+    _check_sessions(root, names, wanted)
+    groups: dict[_Group, list[tuple[ScanKey, Found]]] = {}
+    orphans: dict[_Group, list[str]] = {}
+    strange: list[str] = []
+    chosen = filters or Filters()
+    seen = 0
+    for found, folder in walk(root, RAW_SUFFIXES, names, sessions=wanted, datatypes=("anat",)):
+        if found is None:
+            strange += folder.strange
+            _note_orphans(folder, orphans)
+            continue
+        seen += 1
+        name = found.entry.name
+        if name.get("sub") is None or name.get("part") not in (None, *PARTS):
+            strange.append(found.entry.relative)
+        elif chosen.keep(name.suffix, name, found.entry.datatype):
+            groups.setdefault(_group(name), []).append((_key(name), found))
+    if not groups:
+        raise InputError(_nothing(root, seen, bool(filters), strange))
+    acquisitions = [_acquisition(root, members, orphans.get(group, []), chosen) for group, members in groups.items()]
+    warnings = tuple(f"{path}: not understood as a BIDS file name, left out" for path in sorted(strange))
+    return Index(tuple(sorted(acquisitions, key=lambda a: str(a.key))), names, warnings)
+
+
+def _chosen_subjects(root: Path, participants: Sequence[str]) -> tuple[str, ...]:
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder; give the root of a BIDS dataset")
+    present = subjects(root)
+    if not present:
+        hint = " (it is one subject: give the folder above)" if root.name.startswith(("sub-", "ses-")) else ""
+        raise InputError(f"{root}: not a BIDS dataset: it holds no folder sub-<label>{hint}")
+    if not participants:
+        return present
+    wanted = sorted({f"sub-{label.removeprefix('sub-')}" for label in participants})
+    absent = [name for name in wanted if name not in set(present)]
+    if absent:
+        raise InputError(f"{root}: no participant {', '.join(absent)}; there are {_some(present)}")
+    return tuple(wanted)
+
+
+def _check_sessions(root: Path, names: Iterable[str], wanted: Sequence[str]) -> None:
+    missing = set(wanted)
+    for name in names:
+        if not missing:
+            return
+        missing -= {session for session in missing if (root / name / session).is_dir()}
+    if missing:
+        raise InputError(f"{root}: no participant chosen has the session {', '.join(sorted(missing))}")
+
+
+def _some(names: Sequence[str], limit: int = 8) -> str:
+    shown = ", ".join(names[:limit])
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
+
+
+def _nothing(root: Path, seen: int, filtered: bool, strange: Sequence[str]) -> str:
+    if seen and filtered:
+        return f"{root}: the filter file keeps none of the {seen} images found; check its entities and labels"
+    looked = "sub-*/[ses-*/]anat/*_{MEGRE,T2starw}.nii[.gz]"
+    hint = f"; not understood: {_some(strange, 3)}" if strange else ""
+    return f"{root}: no gradient-echo images among the participants and sessions chosen (looked for {looked}){hint}"
+
+
+def _key(name: Name) -> ScanKey:
+    return ScanKey(name.without("echo", "part"), name.suffix)
+
+
+def _group(name: Name) -> _Group:
+    return tuple((e, canonical(e, label)) for e, label in name.without("echo", "part")), name.suffix
+
+
+def _note_orphans(folder: Folder, orphans: dict[_Group, list[str]]) -> None:
+    """Note sidecars that name an echo and a part and stand alone: their image went missing."""
+    stems = {_stem(entry) for entry in folder.images}
+    for (_, extension, _), entries in folder.sidecars.items():
+        for entry in entries:
+            exact = extension == ".json" and entry.name.get("echo") and entry.name.get("part")
+            if exact and _stem(entry) not in stems:
+                orphans.setdefault(_group(entry.name), []).append(entry.relative)
+
+
+def _stem(entry: Entry) -> str:
+    return entry.relative.removesuffix(entry.name.extension)
+
+
+def _acquisition(root: Path, members: list[tuple[ScanKey, Found]], orphans: list[str], filters: Filters) -> Acquisition:
+    key = min(key for key, _ in members)
+    images = sorted((_image(root, found) for _, found in members), key=lambda i: (i.part, i.echo or 0, i.file.label))
+    acquisition = Acquisition(key, tuple(images))
+    problem = _misplaced(members) or _claimed_twice(acquisition)
+    if (
+        problem is None
+        and (acquisition.has("phase") or acquisition.has("imag"))
+        and not filters.restricts(key.suffix, "echo")
+    ):
+        problem = _missing_echo(acquisition, orphans)
+    return replace(acquisition, problem=problem)
+
+
+def _image(root: Path, found: Found) -> Image:
+    name = found.entry.name
+    echo = name.get("echo")
+    return Image(
+        FileRef(found.entry.relative, str(root / found.entry.relative)),
+        name.get("part") or "mag",
+        int(echo) if echo is not None and echo.isdecimal() else None,
+        tuple(FileRef(e.relative, str(root / e.relative)) for e in found.metadata_files()),
+    )
+
+
+def _misplaced(members: list[tuple[ScanKey, Found]]) -> str | None:
+    keys = sorted({str(key) for key, _ in members})
+    if len(keys) > 1:
+        return f"two scans claim one key: {' and '.join(keys)} are the same scan; rename one"
+    for key, found in members:
+        folders = found.entry.relative.split("/")[:-2]
+        if folders != [part for part in (key.subject, key.session) if part]:
+            meant = "/".join(filter(None, (key.subject, key.session)))
+            return f"{found.entry.relative}: the name belongs in {meant}/anat; move or rename the file"
+    return None
+
+
+def _claimed_twice(acquisition: Acquisition) -> str | None:
+    taken: dict[tuple[str, int | None], Image] = {}
+    for image in acquisition.images:
+        other = taken.setdefault((image.part, image.echo), image)
+        if other is not image:
+            what = f"part-{image.part}" + (f" of echo-{image.echo}" if image.echo else "")
+            return f"two files claim {what}: {other.file.label} and {image.file.label}; remove or rename one"
+    return None
+
+
+def _missing_echo(acquisition: Acquisition, orphans: Sequence[str]) -> str | None:
+    for path in sorted(orphans):
+        return f"missing echo: {path} has no image beside it; restore the image or remove the sidecar"
+    numbers = sorted({image.echo for image in acquisition.images if image.echo is not None})
+    gaps = sorted(set(range(1, numbers[-1] + 1)) - set(numbers)) if numbers else []
+    if gaps:
+        names = ", ".join(f"echo-{n}" for n in gaps)
+        remedy = "restore it, or renumber the echoes if it was left out on purpose"
+        return f"missing echo: {names} of {numbers[-1]} is absent; {remedy}"
+    return None
+
+
+def description(root: Path) -> dict[str, Any]:
+    """The dataset's `dataset_description.json`; empty where it is absent.
+
+    Raises
+    ------
+    InputError : the file is not a JSON object.
+    """
+    path = root / "dataset_description.json"
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except ValueError as error:
+        raise InputError(f"{path}: not valid JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected a JSON object")
+    return content
+
+
+def participants(root: Path) -> pd.DataFrame | None:
+    """The dataset's `participants.tsv`, or None where it is absent.
+
+    `participant_id` is text beginning with `sub-`; other columns are numbers where every
+    value is one; `n/a` is missing.
+
+    Raises
+    ------
+    InputError : the table has no `participant_id`, or one twice, or is no table at all.
+    """
+    path = root / "participants.tsv"
+    if not path.is_file():
+        return None
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        table = pd.read_csv(StringIO(text), sep="\t", na_values=["n/a"], dtype={"participant_id": str})
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path}: cannot be read as a tab-separated table: {error}") from error
+    if "participant_id" not in table.columns:
+        raise InputError(f"{path}: has no column participant_id (columns are separated by tabs)")
+    identifiers = table["participant_id"].fillna("").str.strip()
+    table["participant_id"] = identifiers.where(identifiers.str.startswith("sub-"), "sub-" + identifiers)
+    twice = table["participant_id"][table["participant_id"].duplicated()]
+    if len(twice):
+        raise InputError(f"{path}: {twice.iloc[0]} stands there twice; keep one row a participant")
+    return table

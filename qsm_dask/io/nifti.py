@@ -1,0 +1,269 @@
+"""NIfTI volumes and their geometry; the one place where axes are transposed.
+
+On disk x runs fastest and echoes come last; everywhere else arrays are `(echo, x, y, z)`
+in C order. Scaled integers become float32 volume by volume, without a float64 copy.
+"""
+
+import gzip
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from qsm_dask.errors import InputError
+
+_SCANNER_CODES = (1, 2)
+_SHEAR = 1e-3
+_GRID_TOLERANCE = 0.01
+_PIECE = 1 << 16
+_HEADER_BYTES, _SNIFFED_BYTES = 348, 1024
+
+
+@dataclass(frozen=True, eq=False)
+class Header:
+    """What a NIfTI file says of itself.
+
+    Attributes
+    ----------
+    label : the name under which messages speak of it.
+    path : where it lies.
+    shape : matrix (x, y, z).
+    volumes : number of volumes (echoes).
+    affine : voxel index to scanner position [mm].
+    dtype : as stored.
+    slope, inter : stored values times slope plus inter are the values meant.
+    offset : bytes before the voxels.
+    oriented : whether the header states an orientation at all.
+    """
+
+    label: str
+    path: Path
+    shape: tuple[int, int, int]
+    volumes: int
+    affine: NDArray[np.float64]
+    dtype: np.dtype[Any]
+    slope: float
+    inter: float
+    offset: int
+    oriented: bool
+
+    @property
+    def voxels(self) -> int:
+        """Number of voxels of one volume."""
+        return self.shape[0] * self.shape[1] * self.shape[2]
+
+    @cached_property
+    def voxel_size(self) -> NDArray[np.float64]:
+        """Voxel spacing [mm], see `voxel_size`."""
+        return voxel_size(self.affine, self.label)
+
+    @cached_property
+    def b0_dir(self) -> NDArray[np.float64]:
+        """Direction of B0 in array axes, see `b0_direction`."""
+        return b0_direction(self.affine, self.label)
+
+
+def voxel_size(affine: ArrayLike, label: str = "affine") -> NDArray[np.float64]:
+    """Voxel spacing [mm]: the lengths of the affine's columns.
+
+    Raises
+    ------
+    InputError : a column has no length, or two are not orthogonal (cosine above 1e-3).
+    """
+    columns = np.asarray(affine, dtype=np.float64)[:3, :3]
+    sizes = np.asarray(np.linalg.norm(columns, axis=0))
+    if not np.all(np.isfinite(columns)) or not np.all(sizes > 0):
+        raise InputError(f"{label}: the affine has a column without length; the header's orientation is broken")
+    cosines = (columns / sizes).T @ (columns / sizes) - np.eye(3)
+    if np.abs(cosines).max() > _SHEAR:
+        raise InputError(
+            f"{label}: the affine is sheared (its axes are not orthogonal, cosine {np.abs(cosines).max():.3g}); "
+            "resample the images onto an orthogonal grid first"
+        )
+    return cast("NDArray[np.float64]", sizes)
+
+
+def b0_direction(affine: ArrayLike, label: str = "affine") -> NDArray[np.float64]:
+    """Unit vector of B0 in array axes, B0 being along the scanner's z.
+
+    It is the third row of the rotation, that is of `A[:3, :3] / voxel_size`.
+
+    Raises
+    ------
+    InputError : see `voxel_size`.
+    """
+    columns = np.asarray(affine, dtype=np.float64)[:3, :3]
+    row = (columns / voxel_size(affine, label))[2]
+    return cast("NDArray[np.float64]", row / np.linalg.norm(row) + 0.0)
+
+
+def same_grid(one: Header, other: Header) -> str | None:
+    """Why two images do not share one grid, or None if they do.
+
+    Matrices must be equal and no corner may be off by more than a hundredth of a voxel.
+    """
+    if one.shape != other.shape:
+        return f"its matrix is {other.shape}, that of {one.label} is {one.shape}"
+    corners = np.array([[i, j, k, 1] for i in (0, 1) for j in (0, 1) for k in (0, 1)], dtype=np.float64)
+    corners[:, :3] *= np.array(one.shape) - 1
+    shift = np.linalg.norm(corners @ (one.affine - other.affine).T, axis=1).max()
+    if shift > _GRID_TOLERANCE * np.linalg.norm(one.affine[:3, :3], axis=0).min():
+        return f"its position or orientation (affine) differs from {one.label} by up to {shift:.3g} mm"
+    return None
+
+
+def read_header(path: str | Path, label: str | None = None) -> Header:
+    """Read the header of a NIfTI file of three or four dimensions.
+
+    Raises
+    ------
+    InputError : absent, not NIfTI, truncated, complex or coloured, or of another shape.
+    """
+    path, name = Path(path), label or str(path)
+    try:
+        image = cast("Any", nib.load(path))
+        stored = image.dataobj  # the header of a loaded image forgets its scaling, the proxy keeps it
+    except FileNotFoundError as error:
+        link = " (a link whose target is absent: fetch the data)" if path.is_symlink() else ""
+        raise InputError(f"{name}: no such file{link}") from error
+    except (nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError) as error:
+        raise InputError(f"{name}: {_fault(path)}") from error
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        raise InputError(f"{name}: cannot be read, truncated or damaged: {error}") from error
+    shape, dtype = tuple(int(n) for n in image.shape), np.dtype(image.header.get_data_dtype())
+    if len(shape) < 3 or any(n != 1 for n in shape[4:]) or 0 in shape:
+        raise InputError(f"{name}: has the shape {shape}; three dimensions are wanted, or four with echoes last")
+    if dtype.kind not in "iuf":
+        raise InputError(f"{name}: holds {dtype} values; store real ones (part-mag and part-phase)")
+    sform, qform = int(image.header["sform_code"]), int(image.header["qform_code"])
+    # A standard-space sform on a raw image does not tell how the head lay in the field.
+    affine = image.get_qform() if sform not in _SCANNER_CODES and qform in _SCANNER_CODES else image.affine
+    return Header(
+        label=name,
+        path=path,
+        shape=(shape[0], shape[1], shape[2]),
+        volumes=shape[3] if len(shape) > 3 else 1,
+        affine=np.asarray(affine, dtype=np.float64),
+        dtype=dtype,
+        slope=float(stored.slope),
+        inter=float(stored.inter),
+        offset=int(stored.offset),
+        oriented=bool(sform or qform),
+    )
+
+
+def read_into(header: Header, out: Sequence[NDArray[np.float32]] | NDArray[np.float32]) -> None:
+    """Read all volumes one after the other into the arrays (x, y, z) of `out`, one a volume.
+
+    Raises
+    ------
+    InputError : the file is truncated or damaged, or holds NaN or infinite values.
+    """
+    for target, raw in zip(out, _raw_volumes(header), strict=True):
+        stored = raw.reshape(header.shape[::-1]).T
+        with np.errstate(over="ignore", invalid="ignore"):
+            if header.slope == 1.0:
+                np.copyto(target, stored, casting="unsafe")
+            else:
+                np.multiply(stored, np.float32(header.slope), out=target, dtype=np.float32, casting="unsafe")
+            if header.inter:
+                np.add(target, np.float32(header.inter), out=target)
+            finite = np.isfinite(target.min()) and np.isfinite(target.max())
+        if not finite:
+            broken = int(np.count_nonzero(~np.isfinite(target)))
+            raise InputError(
+                f"{header.label}: {broken} voxels are NaN or infinite; set them to 0, or reconvert the scan"
+            )
+
+
+def read_volume(path: str | Path, label: str | None = None) -> NDArray[np.float32]:
+    """Read a NIfTI file: (x, y, z), or (echo, x, y, z) where it has several volumes.
+
+    Raises
+    ------
+    InputError : see `read_header` and `read_into`.
+    """
+    header = read_header(path, label)
+    out = np.empty((header.volumes, *header.shape), dtype=np.float32)
+    read_into(header, out)
+    return out if header.volumes > 1 else out[0]
+
+
+def write_volume(path: str | Path, volume: NDArray[Any], affine: ArrayLike) -> None:
+    """Write (x, y, z) or (echo, x, y, z) as NIfTI, echoes last, with scanner orientation.
+
+    Booleans become 8-bit integers, 64-bit numbers 32-bit ones; the same input gives the
+    same bytes. The file appears under its name only when it is complete.
+    """
+    path = Path(path)
+    array = np.moveaxis(volume, 0, -1) if volume.ndim == 4 else volume
+    narrow = {"bool": np.uint8, "float64": np.float32, "int64": np.int32}
+    stored = array.astype(narrow.get(array.dtype.name, array.dtype))
+    image = cast("Any", nib.Nifti1Image)(stored, np.asarray(affine, np.float64))
+    image.set_qform(affine, 1)
+    image.set_sform(affine, 1)
+    image.header.set_xyzt_units("mm", "sec")
+    ending = ".nii.gz" if path.name.endswith(".gz") else ".nii"
+    partial = path.with_name(f".{path.name.removesuffix(ending)}.partial{ending}")
+    nib.save(image, partial)
+    partial.replace(path)
+
+
+def _fault(path: Path) -> str:
+    """Tell a truncated file from one that was never NIfTI."""
+    try:
+        with _open(path, path.name) as file:
+            if len(file.read(_SNIFFED_BYTES)) >= _HEADER_BYTES:
+                return "not a NIfTI file"
+    except InputError:
+        pass
+    return "truncated or damaged: its header is not whole; copy or convert the file again"
+
+
+def _raw_volumes(header: Header) -> Iterator[NDArray[Any]]:
+    """Yield each volume as stored, all in the same buffer: use one before asking for the next."""
+    size = header.voxels * header.dtype.itemsize
+    buffer = bytearray(size)
+    with _open(header.path, header.label) as file:
+        file.seek(header.offset)
+        for number in range(1, header.volumes + 1):
+            got = _fill(file, memoryview(buffer))
+            if got < size:
+                raise InputError(
+                    f"{header.label}: truncated: volume {number} of {header.volumes} ends after {got} of {size} "
+                    "bytes; copy or convert the file again"
+                )
+            yield np.frombuffer(buffer, dtype=header.dtype)
+        while file.read(_PIECE):  # a compressed file tells damage at its very end only
+            pass
+
+
+def _fill(file: BinaryIO, view: memoryview) -> int:
+    done = 0
+    while done < len(view):
+        got = file.readinto(view[done : done + _PIECE])  # type: ignore[attr-defined]
+        if not got:
+            break
+        done += got
+    return done
+
+
+@contextmanager
+def _open(path: Path, label: str) -> Iterator[BinaryIO]:
+    try:
+        with path.open("rb") as raw:
+            if raw.read(2) == b"\x1f\x8b":
+                raw.seek(0)
+                with gzip.GzipFile(fileobj=raw) as packed:
+                    yield cast("BinaryIO", packed)
+            else:
+                yield cast("BinaryIO", raw)
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{label}: truncated or damaged: {error}; copy or convert the file again") from error

@@ -1,0 +1,244 @@
+import gzip
+import tracemalloc
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from qsm_dask.errors import InputError
+from qsm_dask.io.nifti import b0_direction, read_header, read_into, read_volume, same_grid, voxel_size, write_volume
+from tests.io.bids_tree import AFFINE, write_image
+
+SIN, COS = 0.5372996083468239, 0.8433914458128857  # of 32.5 degrees
+
+
+def affine_of(columns):
+    affine = np.eye(4)
+    affine[:3, :3] = np.array(columns).T
+    return affine
+
+
+# Each case by hand: the columns of the affine, the spacing, and B0 (scanner z) in array axes.
+GEOMETRIES = {
+    "axial": ([(1, 0, 0), (0, 1, 0), (0, 0, 2)], (1, 1, 2), (0, 0, 1)),
+    "left-handed": ([(-0.9, 0, 0), (0, 1.1, 0), (0, 0, 2)], (0.9, 1.1, 2), (0, 0, 1)),
+    "feet first": ([(1, 0, 0), (0, -1, 0), (0, 0, -2)], (1, 1, 2), (0, 0, -1)),
+    "sagittal": ([(0, 1, 0), (0, 0, 1), (3, 0, 0)], (1, 1, 3), (0, 1, 0)),
+    "tilted about x": (
+        [(0.8, 0, 0), (0, 0.8 * COS, 0.8 * SIN), (0, -3 * SIN, 3 * COS)],
+        (0.8, 0.8, 3),
+        (0, SIN, COS),
+    ),
+    "tilted about y": (
+        [(0.8 * COS, 0, -0.8 * SIN), (0, 0.8, 0), (3 * SIN, 0, 3 * COS)],
+        (0.8, 0.8, 3),
+        (-SIN, 0, COS),
+    ),
+}
+
+
+@pytest.mark.parametrize(("columns", "spacing", "direction"), GEOMETRIES.values(), ids=GEOMETRIES.keys())
+def test_voxel_size_and_b0_direction_by_hand(columns, spacing, direction):
+    affine = affine_of(columns)
+    np.testing.assert_allclose(voxel_size(affine), spacing, rtol=1e-12)
+    np.testing.assert_allclose(b0_direction(affine), direction, atol=1e-12)
+
+
+@pytest.mark.parametrize("wrong", [lambda a: np.linalg.inv(a) @ (0, 0, 1), lambda a: a[2]])
+def test_the_usual_shortcuts_are_wrong_by_tens_of_degrees_on_a_tilted_anisotropic_scan(wrong):
+    affine = affine_of(GEOMETRIES["tilted about x"][0])
+    shortcut = wrong(affine[:3, :3])
+    cosine = shortcut @ b0_direction(affine) / np.linalg.norm(shortcut)
+    assert np.degrees(np.arccos(cosine)) > 18
+
+
+def test_a_sheared_affine_is_refused():
+    affine = affine_of([(0.8, 0, 0), (0, 0.8 * COS, 3 * SIN), (0, -0.8 * SIN, 3 * COS)])
+    with pytest.raises(InputError, match=r"scan\.nii: the affine is sheared .* resample"):
+        voxel_size(affine, "scan.nii")
+    almost = affine_of([(1, 0, 0), (0.9e-3, 1, 0), (0, 0, 1)])
+    assert voxel_size(almost).shape == (3,)
+
+
+def test_an_affine_column_without_length_is_refused():
+    with pytest.raises(InputError, match="column without length"):
+        b0_direction(affine_of([(1, 0, 0), (0, 0, 0), (0, 0, 1)]))
+
+
+@pytest.mark.parametrize("extension", [".nii", ".nii.gz"])
+def test_scaled_integers_are_exact_where_float32_is(tmp_path, extension):
+    stored = np.arange(4096, dtype=np.uint16).reshape(16, 16, 16)
+    write_image(tmp_path / f"a{extension}", stored, slope=2, inter=-4096)
+    read = read_volume(tmp_path / f"a{extension}")
+    assert read.dtype == np.float32
+    assert read.flags.c_contiguous
+    np.testing.assert_array_equal(read, 2.0 * stored.astype(np.float64) - 4096)
+
+
+def test_scaled_integers_are_as_near_as_float32_gets(tmp_path):
+    stored = np.arange(4096, dtype=np.int16).reshape(16, 16, 16)
+    write_image(tmp_path / "a.nii.gz", stored, slope=0.0015344619750976562, inter=-3.141592502593994)
+    exact = stored * 0.0015344619750976562 - 3.141592502593994
+    np.testing.assert_allclose(read_volume(tmp_path / "a.nii.gz"), exact, atol=5e-7)
+
+
+@pytest.mark.parametrize("dtype", [">i2", "<f8", ">f4", "u1", "<i4"])
+def test_stored_types_and_byte_orders(tmp_path, dtype):
+    stored = np.arange(60).reshape(5, 4, 3).astype(dtype)
+    image = nib.Nifti1Image(stored, AFFINE, nib.Nifti1Header(endianness=stored.dtype.byteorder.replace("|", "=")))
+    image.set_data_dtype(stored.dtype)
+    image.header.set_slope_inter(1, 0)
+    nib.save(image, tmp_path / "a.nii")
+    np.testing.assert_array_equal(read_volume(tmp_path / "a.nii"), stored.astype(np.float32))
+
+
+def test_echoes_come_first_in_memory_and_last_on_disk(tmp_path):
+    stored = np.random.default_rng(0).random((4, 3, 2, 5)).astype(np.float32)
+    write_image(tmp_path / "a.nii.gz", stored)
+    read = read_volume(tmp_path / "a.nii.gz")
+    assert read.shape == (5, 4, 3, 2)
+    for echo in range(5):
+        np.testing.assert_array_equal(read[echo], stored[..., echo])
+
+
+def test_a_trailing_axis_of_one_is_no_echo(tmp_path):
+    write_image(tmp_path / "a.nii", np.ones((4, 3, 2, 1), np.float32))
+    assert read_volume(tmp_path / "a.nii").shape == (4, 3, 2)
+
+
+@pytest.mark.parametrize("extension", [".nii", ".nii.gz"])
+def test_reading_holds_one_stored_volume_and_no_float64(tmp_path, extension):
+    stored = np.random.default_rng(0).integers(0, 4095, (64, 64, 48, 3)).astype(np.int16)
+    write_image(tmp_path / f"a{extension}", stored, slope=2, inter=-4096)
+    header = read_header(tmp_path / f"a{extension}")
+    out = np.empty((3, 64, 64, 48), np.float32)
+    tracemalloc.start()
+    read_into(header, out)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2 * header.voxels + 300_000  # one int16 volume; buffers of the unpacker
+    np.testing.assert_array_equal(out[2], 2.0 * stored[..., 2] - 4096)
+
+
+def truncated(path, keep):
+    path.write_bytes(path.read_bytes()[:keep])
+
+
+@pytest.mark.parametrize(
+    ("extension", "keep", "message"),
+    [
+        (".nii", -10, r"truncated: volume 2 of 2 ends after 470 of 480 bytes"),
+        (".nii.gz", -200, "truncated"),
+        (".nii.gz", -4, "truncated"),  # the checksum alone is cut off
+        (".nii", 100, "truncated or damaged|not a NIfTI"),
+        (".nii", 0, "truncated or damaged|not a NIfTI"),
+        (".nii.gz", 20, "truncated or damaged|not a NIfTI"),
+    ],
+)
+def test_a_truncated_file_is_named(tmp_path, extension, keep, message):
+    path = tmp_path / f"scan{extension}"
+    write_image(path, np.random.default_rng(0).random((5, 4, 6, 2)).astype(np.float32))
+    truncated(path, keep)
+    with pytest.raises(InputError, match=rf"scan{extension}.*({message})"):
+        read_volume(path)
+
+
+def test_a_flipped_bit_in_a_compressed_file_is_found(tmp_path):
+    path = tmp_path / "scan.nii.gz"
+    write_image(path, np.zeros((20, 20, 20), np.int16))
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    packed = bytearray(gzip.compress(bytes(content)))
+    packed[-6] ^= 1  # in the stored checksum
+    path.write_bytes(bytes(packed))
+    with pytest.raises(InputError, match="damaged"):
+        read_volume(path)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e300])
+def test_values_that_are_no_finite_float32_are_refused(tmp_path, bad):
+    stored = np.ones((4, 3, 2))
+    stored[1, 1, 1] = bad
+    write_image(tmp_path / "scan.nii.gz", stored)
+    with pytest.raises(InputError, match=r"scan\.nii\.gz: 1 voxels are NaN or infinite"):
+        read_volume(tmp_path / "scan.nii.gz")
+
+
+def test_what_is_no_volume_is_refused(tmp_path):
+    (tmp_path / "text.nii").write_text("no image" * 100)
+    with pytest.raises(InputError, match=r"text\.nii: not a NIfTI file"):
+        read_header(tmp_path / "text.nii")
+    with pytest.raises(InputError, match="no such file"):
+        read_header(tmp_path / "absent.nii")
+    (tmp_path / "link.nii").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="link whose target is absent: fetch the data"):
+        read_header(tmp_path / "link.nii")
+    write_image(tmp_path / "complex.nii", np.ones((3, 3, 3), np.complex64))
+    with pytest.raises(InputError, match=r"complex64 values; store real ones"):
+        read_header(tmp_path / "complex.nii")
+    write_image(tmp_path / "flat.nii", np.ones((3, 3), np.float32))
+    with pytest.raises(InputError, match="three dimensions are wanted"):
+        read_header(tmp_path / "flat.nii")
+    write_image(tmp_path / "five.nii", np.ones((3, 3, 3, 2, 2), np.float32))
+    with pytest.raises(InputError, match="three dimensions are wanted"):
+        read_header(tmp_path / "five.nii")
+
+
+def test_orientation_comes_from_the_scanner_not_from_a_template(tmp_path):
+    tilted = affine_of(GEOMETRIES["tilted about x"][0])
+    image = nib.Nifti1Image(np.ones((3, 3, 3), np.float32), None)
+    image.set_sform(np.diag([2, 2, 2, 1]), 4)  # MNI
+    image.set_qform(tilted, 1)
+    nib.save(image, tmp_path / "a.nii")
+    header = read_header(tmp_path / "a.nii")
+    np.testing.assert_allclose(header.b0_dir, (0, SIN, COS), atol=1e-6)
+    assert header.oriented
+
+
+def test_a_header_without_orientation_says_so(tmp_path):
+    nib.save(nib.Nifti1Image(np.ones((3, 3, 3), np.float32), None), tmp_path / "a.nii")
+    assert not read_header(tmp_path / "a.nii").oriented
+
+
+def test_same_grid(tmp_path):
+    moved = AFFINE.copy()
+    moved[0, 3] += 0.02
+    nearly = AFFINE.copy()
+    nearly[0, 3] += 0.002
+    for name, shape, affine in [
+        ("a", (4, 3, 2), AFFINE),
+        ("nearly", (4, 3, 2), nearly),
+        ("moved", (4, 3, 2), moved),
+        ("other", (4, 3, 3), AFFINE),
+    ]:
+        write_image(tmp_path / f"{name}.nii", np.ones(shape, np.float32), affine=affine)
+    a, nearly, moved, other = (
+        read_header(tmp_path / f"{n}.nii", f"{n}.nii") for n in ("a", "nearly", "moved", "other")
+    )
+    assert same_grid(a, nearly) is None
+    assert same_grid(a, moved) == "its position or orientation (affine) differs from a.nii by up to 0.02 mm"
+    assert same_grid(a, other) == "its matrix is (4, 3, 3), that of a.nii is (4, 3, 2)"
+
+
+@pytest.mark.parametrize("extension", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("shape", [(4, 3, 2), (3, 4, 3, 2)])
+def test_written_volumes_come_back_with_affine_and_echoes_last(tmp_path, extension, shape):
+    tilted = affine_of(GEOMETRIES["tilted about y"][0])
+    volume = np.random.default_rng(1).random(shape).astype(np.float32)
+    write_volume(tmp_path / f"a{extension}", volume, tilted)
+    image = nib.load(tmp_path / f"a{extension}")
+    assert image.shape == ((4, 3, 2) if len(shape) == 3 else (4, 3, 2, 3))
+    np.testing.assert_allclose(image.affine, tilted, atol=1e-6)
+    assert (int(image.header["sform_code"]), int(image.header["qform_code"])) == (1, 1)
+    np.testing.assert_array_equal(read_volume(tmp_path / f"a{extension}"), volume)
+    assert [p.name for p in tmp_path.iterdir()] == [f"a{extension}"]
+
+
+def test_written_bytes_are_stable_and_types_are_those_of_bids(tmp_path):
+    mask = np.zeros((4, 3, 2), bool)
+    mask[1, 1, 1] = True
+    write_volume(tmp_path / "a.nii.gz", mask, AFFINE)
+    write_volume(tmp_path / "b.nii.gz", mask, AFFINE)
+    assert (tmp_path / "a.nii.gz").read_bytes() == (tmp_path / "b.nii.gz").read_bytes()
+    assert nib.load(tmp_path / "a.nii.gz").get_data_dtype() == np.uint8
+    write_volume(tmp_path / "c.nii", mask.astype(np.int64), AFFINE)
+    assert nib.load(tmp_path / "c.nii").get_data_dtype() == np.int32
