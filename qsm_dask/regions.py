@@ -5,9 +5,6 @@ from typing import Literal
 
 Side = Literal["left", "right", ""]
 
-WHOLE_BRAIN = "whole_brain"
-"""The name of label 0: every voxel of the mask."""
-
 _WORDS: dict[str, Side] = {"left": "left", "right": "right", "lh": "left", "rh": "right"}
 _LETTERS: dict[str, Side] = {"l": "left", "r": "right"}
 

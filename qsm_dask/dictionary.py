@@ -1,0 +1,92 @@
+"""The data dictionary of the region tables: what each column is, in which unit, against which reference."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from qsm_dask.quantities import quantity
+
+STATISTICS: Mapping[str, str] = {
+    "n": "number of voxels of the region inside the mask",
+    "volume_mm3": "volume of the region inside the mask",
+    "mean": "mean over the voxels of the region inside the mask",
+    "sd": "standard deviation over the voxels of the region inside the mask",
+    "median": "median over the voxels of the region inside the mask",
+    "mad": "median absolute deviation from the median, over the voxels of the region inside the mask",
+    "p05": "5th percentile over the voxels of the region inside the mask",
+    "p25": "25th percentile over the voxels of the region inside the mask",
+    "p75": "75th percentile over the voxels of the region inside the mask",
+    "p95": "95th percentile over the voxels of the region inside the mask",
+}
+"""What each of `quantities.COORDINATES["statistic"]` is."""
+
+MOMENTS: Mapping[str, tuple[str, str]] = {
+    "chi_reference_offset": ("ppm", "value subtracted from chi: its mean in the reference before referencing"),
+    "chi_reference_sd": ("ppm", "standard deviation of chi in the reference"),
+    "chi_reference_n": ("1", "number of voxels of the reference"),
+}
+"""The columns of `chi_reference`, in the order of `quantities.COORDINATES["moment"]`: unit and meaning."""
+
+_FIXED = {
+    "scan": "the scan: its BIDS entities but echo and part, and its suffix if it is not MEGRE",
+    "participant_id": "the participant, as in participants.tsv",
+    "session_id": "the session",
+    "state": "done, or what the scan's processing came to: failed, started, pending, skipped",
+    "regions": "number of regions with values",
+    "participant": "whether participants.tsv has one row for the participant: matched, missing, ambiguous",
+    "digest": "digest of the region values that this row was made from",
+    "reason": "why the scan has no values",
+    "map": "the map that the value was taken from",
+    "region": "name of the region, as in its label table; whole_brain is the whole mask",
+    "structure": "the region without its side",
+    "hemisphere": "left, right, or missing where the name tells no side",
+    "label": "number of the region in the label image; 0 is the whole mask",
+    "statistic": "; ".join(f"{name}: {meaning}" for name, meaning in STATISTICS.items()),
+    "value": "the value, in the unit of its row",
+    "unit": "unit of the value",
+    "reference": "what the values of chi are relative to",
+    "chi_reference": "what the susceptibility of this scan is relative to",
+}
+
+
+def unit_of(map_name: str, statistic: str) -> str:
+    """The unit of a statistic of a map."""
+    return {"n": "1", "volume_mm3": "mm3"}.get(statistic, quantity(map_name).units)
+
+
+def describe(column: str) -> dict[str, Any]:
+    """The entry of a column that every cohort has.
+
+    Raises
+    ------
+    KeyError : there is no such column.
+    """
+    if column in MOMENTS:
+        unit, meaning = MOMENTS[column]
+        return {"Description": _sentence(meaning), "Units": unit}
+    return {"Description": _sentence(_FIXED[column])}
+
+
+def describe_value(map_name: str, statistic: str, region: str, label: str, reference: str) -> dict[str, Any]:
+    """The entry of a column of region values.
+
+    Parameters
+    ----------
+    map_name, statistic, region, label : what the column holds.
+    reference : what chi is relative to, empty for other maps.
+    """
+    entry: dict[str, Any] = {
+        "Description": f"{_sentence(quantity(map_name).meaning)}, {region.replace('_', ' ')}: {statistic}",
+        "Units": unit_of(map_name, statistic),
+        "Definition": _sentence(STATISTICS[statistic]),
+        "Map": map_name,
+        "Region": region,
+        "Label": label,
+        "Statistic": statistic,
+    }
+    if reference and statistic not in ("n", "volume_mm3"):
+        entry["Reference"] = reference
+    return entry
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,311 @@
+"""The region tables of a cohort: long for programs, wide for people, and a dictionary of their columns.
+
+    tables/regions.parquet   a row a scan, map, region and statistic
+    tables/regions.tsv       a row a scan, joined with participants.tsv; tables/regions.json is its dictionary
+    tables/scans.tsv         every scan, with the reason where it has no values; tables/scans.json its dictionary
+    tables/warnings.json     what did not match
+
+Scans are read one at a time, so ten thousand fit; rows are sorted, and the same cohort
+gives the same bytes.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from qsm_dask.dictionary import MOMENTS, describe, describe_value, unit_of
+from qsm_dask.errors import StoreError
+from qsm_dask.io.tables import parquet_bytes, read_parquet, tsv_bytes
+from qsm_dask.participants import Participants
+from qsm_dask.pipeline import Pipeline
+from qsm_dask.quantities import COORDINATES
+from qsm_dask.regions import column_name, split_side
+from qsm_dask.standing import Standing, standings
+from qsm_dask.store import CohortStore
+from qsm_dask.store.datasets import WHOLE, region_names
+
+LONG = "tables/regions.parquet"
+WIDE = "tables/regions.tsv"
+WIDE_DICTIONARY = "tables/regions.json"
+SCANS = "tables/scans.tsv"
+SCANS_DICTIONARY = "tables/scans.json"
+WARNINGS = "tables/warnings.json"
+
+_TEXTS = ("scan", "participant_id", "session_id", "map", "region", "structure", "hemisphere")
+_LONG_COLUMNS = (*_TEXTS, "label", "statistic", "value", "unit", "reference")
+_TYPES = {"label": pa.int64(), "value": pa.float64()}
+_KEYS = ("scan", "participant_id", "session_id")
+_SCAN_COLUMNS = (*_KEYS, "state", "regions", "participant", "digest", "reason")
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run of `compare` found.
+
+    Attributes
+    ----------
+    scans : scans of the cohort.
+    with_values : those with region values.
+    without : reason by scan, of the others.
+    warnings : participants and regions that do not match.
+    tables : documents written.
+    """
+
+    scans: int
+    with_values: int
+    without: dict[str, str]
+    warnings: tuple[str, ...]
+    tables: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Values:
+    """The region values of one scan."""
+
+    labels: tuple[int, ...]
+    names: tuple[str, ...]
+    maps: tuple[str, ...]
+    array: NDArray[np.float64]  # (map, region, statistic)
+    reference: str
+    moments: tuple[float | None, ...]
+
+
+@dataclass
+class _Wide:
+    """The wide table as it grows: a few numbers a scan and one list of columns."""
+
+    columns: dict[tuple[str, str, str], int] = field(default_factory=dict)
+    labels: dict[str, set[int]] = field(default_factory=dict)
+    rows: list[tuple[tuple[Any, ...], NDArray[np.int32], NDArray[np.float64]]] = field(default_factory=list)
+
+    def add(self, lead: tuple[Any, ...], values: _Values) -> None:
+        endings = _endings(values)
+        for ending, label in zip(endings, values.labels, strict=True):
+            self.labels.setdefault(ending, set()).add(label)
+        keys = [(m, ending, s) for m in values.maps for ending in endings for s in COORDINATES["statistic"]]
+        places = [self.columns.setdefault(key, len(self.columns)) for key in keys]
+        self.rows.append((lead, np.array(places, np.int32), values.array.ravel()))
+
+    def order(self) -> list[tuple[str, str, str]]:
+        """Columns by map, region (the whole brain first) and statistic."""
+        maps, statistics = COORDINATES["map"], COORDINATES["statistic"]
+        return sorted(
+            self.columns, key=lambda key: (maps.index(key[0]), key[1] != WHOLE, key[1], statistics.index(key[2]))
+        )
+
+    def lines(self) -> Iterator[list[Any]]:
+        """The rows of the table."""
+        order = self.order()
+        take = np.array([self.columns[key] for key in order], np.intp)
+        counts = np.array([key[2] == "n" for key in order], bool)
+        full = np.empty(len(order))
+        for lead, places, values in self.rows:
+            full.fill(np.nan)
+            full[places] = values
+            cells = full[take].tolist()
+            whole = counts & np.isfinite(full[take])
+            yield [*lead, *(int(cell) if n else cell for cell, n in zip(cells, whole, strict=True))]
+
+
+def run(cohort: CohortStore, progress: Callable[[int, int, str], None] | None = None) -> Summary:
+    """Write the region tables of every scan that is done.
+
+    Parameters
+    ----------
+    cohort : the store.
+    progress : called with (scans read, scans in all, the scan's name).
+
+    Raises
+    ------
+    StoreError : a table cannot be written.
+    """
+    document = cohort.read_document("participants.parquet")
+    fixed = (*_KEYS, "chi_reference", *MOMENTS)
+    participants = Participants(None if document is None else read_parquet(document), fixed)
+    tables = _Tables(cohort, participants, progress)
+    cohort.write_document(LONG, parquet_bytes(tables.batches(), _schema()))
+    wide = tables.wide
+    lead = (*_KEYS, *participants.columns, "chi_reference", *MOMENTS)
+    names = [f"{m}_{statistic}_{ending}" for m, ending, statistic in wide.order()]
+    warnings = (*participants.warnings(), *_lacking(wide))
+    cohort.write_document(WIDE, tsv_bytes([*lead, *names], wide.lines()))
+    cohort.write_document(WIDE_DICTIONARY, _json(_wide_dictionary(participants, wide)))
+    cohort.write_document(SCANS, tsv_bytes(_SCAN_COLUMNS, tables.scans))
+    cohort.write_document(SCANS_DICTIONARY, _json({column: describe(column) for column in _SCAN_COLUMNS}))
+    cohort.write_document(WARNINGS, _json(list(warnings)))
+    written = (LONG, WIDE, WIDE_DICTIONARY, SCANS, SCANS_DICTIONARY, WARNINGS)
+    return Summary(len(tables.scans), len(wide.rows), tables.without, warnings, written)
+
+
+class _Tables:
+    """One pass over the scans, from which all tables are made."""
+
+    def __init__(
+        self,
+        cohort: CohortStore,
+        participants: Participants,
+        progress: Callable[[int, int, str], None] | None,
+    ) -> None:
+        self._cohort = cohort
+        self._participants = participants
+        self._progress = progress
+        self.wide = _Wide()
+        self.scans: list[tuple[Any, ...]] = []
+        self.without: dict[str, str] = {}
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """The rows of the long table, `_BATCH` scans at a time; the other tables fill meanwhile."""
+        total = len(self._cohort.scans())
+        columns: dict[str, list[Any]] = {name: [] for name in _LONG_COLUMNS}
+        for count, standing in enumerate(standings(self._cohort, Pipeline.from_mapping), start=1):
+            self._add(standing, columns)
+            if count % _BATCH == 0:
+                yield pa.record_batch(columns, schema=_schema())
+                columns = {name: [] for name in _LONG_COLUMNS}
+            if self._progress is not None:
+                self._progress(count, total, str(standing.scan))
+        yield pa.record_batch(columns, schema=_schema())
+
+    def _add(self, standing: Standing, columns: dict[str, list[Any]]) -> None:
+        scan = standing.scan
+        keys = (str(scan), scan.subject, scan.session)
+        person = self._participants.values(scan.subject)
+        try:
+            values, reason = _read(self._cohort, standing)
+        except StoreError as error:
+            values, reason = None, str(error)
+        node = standing.node("regions")
+        count = 0 if values is None else len(values.labels)
+        digest = node.digest if node is not None and values is not None else None
+        matched = self._participants.state(scan.subject)
+        self.scans.append((*keys, standing.state, count, matched, digest, reason or None))
+        if values is None:
+            self.without[str(scan)] = reason
+            return
+        self.wide.add((*keys, *person, values.reference, *values.moments), values)
+        for name, rows in _long(keys, values).items():
+            columns[name].extend(rows)
+
+
+def _read(cohort: CohortStore, standing: Standing) -> tuple[_Values | None, str]:
+    """The region values of a scan, or why there are none."""
+    node = standing.node("regions")
+    if node is None:
+        return None, standing.reason or "the pipeline has no step that takes region values (roi.statistics)"
+    if node.state != "done":
+        return None, standing.reason or node.reason
+    commit = standing.commit(cohort, "regions")
+    if commit is None:
+        return None, "the commit of its region values is gone: run `qsm-dask process` again"
+    arrays = cohort.read(commit, ("region_labels", "region_values"))
+    found = arrays["region_values"]
+    present = [number for number in range(found.shape[0]) if np.isfinite(found[number]).any()]
+    named = region_names(arrays["region_labels"].tolist(), standing.labels)
+    reference, moments = _reference(cohort, standing)
+    return _Values(
+        labels=tuple(label for label, _ in named),
+        names=tuple(name for _, name in named),
+        maps=tuple(COORDINATES["map"][number] for number in present),
+        array=found[present],
+        reference=reference,
+        moments=moments,
+    ), ""
+
+
+def _reference(cohort: CohortStore, standing: Standing) -> tuple[str, tuple[float | None, ...]]:
+    """What chi is relative to, and the moments of that reference."""
+    commit = standing.commit(cohort, "maps")
+    steps = [] if commit is None else commit.provenance.get("steps", [])
+    last = next((step for step in reversed(steps) if step["stage"].startswith("reference.")), None)
+    if commit is None or last is None:
+        return "not referenced", (None,) * len(MOMENTS)
+    name = str(last["stage"]).removeprefix("reference.")
+    labels = last["parameters"].get("labels")
+    if labels:
+        name = "+".join(standing.labels.get(str(label), f"label_{label}") for label in labels)
+    if "chi_reference" not in commit.arrays:
+        return name, (None,) * len(MOMENTS)
+    return name, tuple(cohort.read(commit, ("chi_reference",))["chi_reference"].tolist())
+
+
+def _long(keys: tuple[str, str, str | None], values: _Values) -> dict[str, Sequence[Any]]:
+    maps, names, statistics = values.maps, values.names, COORDINATES["statistic"]
+    sides = [split_side(name) for name in names]
+    rows = values.array.size
+    per_map, per_region = len(names) * len(statistics), len(statistics)
+
+    def by_region(items: Sequence[Any]) -> list[Any]:
+        return [item for item in items for _ in range(per_region)] * len(maps)
+
+    relative = ["" if s in ("n", "volume_mm3") else values.reference for s in statistics]
+    return {
+        **{name: [key] * rows for name, key in zip(_KEYS, keys, strict=True)},
+        "map": [m for m in maps for _ in range(per_map)],
+        "region": by_region(names),
+        "structure": by_region([structure for structure, _ in sides]),
+        "hemisphere": by_region([side or None for _, side in sides]),
+        "label": by_region(values.labels),
+        "statistic": list(statistics) * (len(names) * len(maps)),
+        "value": [value if np.isfinite(value) else None for value in values.array.ravel().tolist()],
+        "unit": [unit_of(m, s) for m in maps for _ in names for s in statistics],
+        "reference": [(r or None) if m == "chi" else None for m in maps for _ in names for r in relative],
+    }
+
+
+def _schema() -> pa.Schema:
+    fields = []
+    for name in _LONG_COLUMNS:
+        metadata = {"description": describe(name)["Description"]}
+        fields.append(pa.field(name, _TYPES.get(name, pa.string()), metadata=metadata))
+    return pa.schema(fields)
+
+
+def _endings(values: _Values) -> list[str]:
+    """How the columns of each region end; a name that two regions would share carries the label."""
+    endings = [column_name(name) for name in values.names]
+    shared = {name for name, times in Counter(endings).items() if times > 1}
+    pairs = zip(endings, values.labels, strict=True)
+    return [f"{ending}_{label}" if ending in shared else ending for ending, label in pairs]
+
+
+def _lacking(wide: _Wide) -> list[str]:
+    """Regions that some scans have and others do not, among the scans with label images."""
+    numbers = {key: place for key, place in wide.columns.items() if key[2] == "n" and key[0] == "chi"}
+    counts: Counter[int] = Counter()
+    labelled = 0
+    for _, places, _ in wide.rows:
+        mine = set(places.tolist()) & set(numbers.values())
+        labelled += len(mine) > 1
+        counts.update(mine)
+    found = []
+    for (_, ending, _), place in sorted(numbers.items()):
+        if ending != WHOLE and counts[place] < labelled:
+            found.append(f"{ending} ({labelled - counts[place]} of {labelled} scans)")
+    return [f"regions that the label images of some scans lack: {', '.join(found)}"] if found else []
+
+
+def _wide_dictionary(participants: Participants, wide: _Wide) -> dict[str, Any]:
+    entries: dict[str, Any] = {name: describe(name) for name in _KEYS}
+    entries |= {
+        name: {"Description": f"{name} of the participant, from participants.tsv"} for name in participants.columns
+    }
+    entries |= {name: describe(name) for name in ("chi_reference", *MOMENTS)}
+    reference = len(_KEYS) + len(participants.columns)
+    references = sorted({str(lead[reference]) for lead, _, _ in wide.rows})
+    relative = references[0] if len(references) == 1 else "differs between scans: see the column chi_reference"
+    for m, ending, statistic in wide.order():
+        labels = ", ".join(str(label) for label in sorted(wide.labels[ending]))
+        described = describe_value(m, statistic, ending, labels, relative if m == "chi" else "")
+        entries[f"{m}_{statistic}_{ending}"] = described
+    return entries
+
+
+def _json(content: Any) -> bytes:
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
