@@ -196,11 +196,20 @@ def read_volume(path: str | Path, label: str | None = None) -> NDArray[np.float3
     return out if header.volumes > 1 else out[0]
 
 
-def write_volume(path: str | Path, volume: NDArray[Any], affine: ArrayLike) -> None:
+def write_volume(
+    path: str | Path, volume: NDArray[Any], affine: ArrayLike, *, scaling: tuple[float, float] | None = None
+) -> None:
     """Write (x, y, z) or (echo, x, y, z) as NIfTI, echoes last, with scanner orientation.
 
     Booleans become 8-bit integers, 64-bit numbers 32-bit ones; the same input gives the
     same bytes. The file appears under its name only when it is complete.
+
+    Parameters
+    ----------
+    path : `.nii` or `.nii.gz`.
+    volume : values as they are to be stored.
+    affine : voxel index to scanner position [mm].
+    scaling : `scl_slope` and `scl_inter` for the header: what readers apply to the stored values.
     """
     path = Path(path)
     array = np.moveaxis(volume, 0, -1) if volume.ndim == 4 else volume
@@ -210,6 +219,8 @@ def write_volume(path: str | Path, volume: NDArray[Any], affine: ArrayLike) -> N
     image.set_qform(affine, 1)
     image.set_sform(affine, 1)
     image.header.set_xyzt_units("mm", "sec")
+    if scaling is not None:
+        image.header.set_slope_inter(*scaling)
     ending = ".nii.gz" if path.name.endswith(".gz") else ".nii"
     partial = path.with_name(f".{path.name.removesuffix(ending)}.partial{ending}")
     nib.save(image, partial)

@@ -22,6 +22,7 @@ __all__ = [
     "Phantom",
     "Subject",
     "affine_of",
+    "check_protocol",
     "chi_of_iron",
     "draw_subject",
     "iron",
@@ -51,6 +52,23 @@ class Phantom:
     subject: Subject
     arrays: Mapping[str, NDArray[Any]]
     truth: Mapping[str, NDArray[Any]]
+
+
+def check_protocol(shape: tuple[int, int, int], te: Sequence[float], b0: float, snr: float) -> None:
+    """Refuse what cannot be scanned, before anything is computed.
+
+    Raises
+    ------
+    ValueError : an unusable shape, echo time, field strength or SNR.
+    """
+    voxel_size(shape)
+    times = np.asarray(te, dtype=np.float64)
+    if times.ndim != 1 or times.size == 0 or not times[0] > 0.0 or np.any(np.diff(times) <= 0.0):
+        raise ValueError(f"te must be positive and ascending [s], got {tuple(te)}")
+    if not times[-1] <= 0.5:
+        raise ValueError(f"te is in seconds; {times[-1]:g} s is no echo time")
+    if not b0 > 0.0 or not snr > 0.0:
+        raise ValueError(f"b0 [T] and snr must be positive, got {b0:g} and {snr:g}")
 
 
 def simulate(
@@ -84,13 +102,8 @@ def simulate(
     ------
     ValueError : an unusable shape, echo time, field strength, SNR or age.
     """
+    check_protocol(shape, te, b0, snr)
     times = np.asarray(te, dtype=np.float64)
-    if times.ndim != 1 or times.size == 0 or times[0] <= 0.0 or np.any(np.diff(times) <= 0.0):
-        raise ValueError(f"te must be positive and ascending [s], got {tuple(te)}")
-    if times[-1] > 0.5:
-        raise ValueError(f"te is in seconds; {times[-1]:g} s is no echo time")
-    if not b0 > 0.0 or not snr > 0.0:
-        raise ValueError(f"b0 [T] and snr must be positive, got {b0:g} and {snr:g}")
     subject = draw_subject(number, seed, age)
     pose = subject.pose if oblique else np.eye(3)
     b0_dir = pose[2].copy()
