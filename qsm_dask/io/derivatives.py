@@ -67,10 +67,9 @@ def parse(specs: Sequence[str], bids: Path) -> tuple[Derivatives, ...]:
 
 def _split(spec: str) -> tuple[str, list[str]]:
     folder, colon, tail = spec.rpartition(":")
-    items = [item.strip() for item in tail.split(",")]
-    if not colon or (Path(spec).is_dir() and not all(_ITEM.match(item) for item in items)):
+    if not colon or Path(spec).is_dir():
         return spec, []
-    return folder, items
+    return folder, [item.strip() for item in tail.split(",")]
 
 
 def _parse_item(spec: str, item: str) -> tuple[str, str | None]:

@@ -83,22 +83,20 @@ def read(acquisition: Acquisition, metadata: Mapping[str, Mapping[str, Any]], si
     return Reading(arrays, header, geometry, sources, labels, tuple(warnings))
 
 
-def projected_bytes(acquisition: Acquisition) -> int:
-    """Memory that reading and storing an acquisition takes, from one header.
+def projected_bytes(acquisition: Acquisition) -> tuple[int, int]:
+    """Memory of the arrays that an acquisition delivers, and of one volume of it, from one header.
 
-    The arrays that are stored, and four volumes: the one being read, as stored and as
-    converted, and the one being written, packed and read back. An acquisition whose
-    header cannot be read projects nothing, for it fails before it takes any.
+    `read` takes little more than the arrays and one volume. An acquisition whose header
+    cannot be read projects nothing, for it fails before it takes any.
     """
     try:
         parts = choose_parts(acquisition, phase_needed=needs_phase(acquisition))
         of_part = [image for image in acquisition.images if image.part == parts[0]]
         header = read_header(of_part[0].file.path, of_part[0].file.label)
     except InputError:
-        return 0
-    echoes = max(header.volumes, len(of_part))
-    volume = header.voxels * max(4, header.dtype.itemsize)
-    return 4 * header.voxels * (len(parts) * echoes + len(acquisition.maps)) + 4 * volume
+        return 0, 0
+    volumes = len(parts) * max(header.volumes, len(of_part)) + len(acquisition.maps)
+    return 4 * header.voxels * volumes, header.voxels * max(4, header.dtype.itemsize)
 
 
 def needs_phase(acquisition: Acquisition) -> bool:

@@ -1,0 +1,323 @@
+"""Bring a BIDS dataset into a cohort: one task a scan, one commit a scan.
+
+A scan whose files have not changed is not read again. What counts as a change is the
+voxels, the header fields used and the resolved values of the sidecar keys used: a comment
+in a sidecar, a copy with new times or another compression changes nothing downstream.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from qsm_dask.engine.base import Engine, Outcome
+from qsm_dask.engine.resources import PeakMemory
+from qsm_dask.errors import InputError, NoPhase
+from qsm_dask.io import bids as dataset
+from qsm_dask.io import changes, digests
+from qsm_dask.io import derivatives as maps
+from qsm_dask.io.acquisition import Acquisition
+from qsm_dask.io.echoes import choose_parts
+from qsm_dask.io.filters import Filters
+from qsm_dask.io.phase import PhaseSign
+from qsm_dask.io.series import Reading, needs_phase, projected_bytes, read
+from qsm_dask.io.sidecars import resolve
+from qsm_dask.provenance import software
+from qsm_dask.store import INGEST_KEY, CohortStore
+
+Row = dict[str, Any]
+
+VERSION = 1
+"""Raised when the same files give other arrays, so that they are read again."""
+
+_BATCH = 64
+_PACKED_BYTES = 64 * 2**20
+_PACKING = 4
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run of `ingest` did.
+
+    Attributes
+    ----------
+    done, unchanged, failed, skipped : scans converted, found as they were, broken, and without phase.
+    rows : one a scan, as the index keeps them.
+    gone : scans of the cohort that the dataset no longer holds; they stay in the cohort.
+    warnings : about the dataset as a whole; those of a scan stand in its facts.
+    """
+
+    done: int
+    unchanged: int
+    failed: int
+    skipped: int
+    rows: tuple[Mapping[str, Any], ...]
+    gone: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """Reasons by scan."""
+        return {row["scan"]: row["reason"] for row in self.rows if row["state"] == "failed"}
+
+
+def run(
+    bids: Path,
+    cohort: CohortStore,
+    engine: Engine,
+    *,
+    derivatives: Sequence[str] = (),
+    participants: Sequence[str] = (),
+    sessions: Sequence[str] = (),
+    filters: Path | None = None,
+    phase_sign: str = "auto",
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Summary:
+    """Index a BIDS dataset and convert each scan that is new or has changed.
+
+    Parameters
+    ----------
+    bids : root of the dataset.
+    cohort : where the scans go.
+    engine : where tasks run.
+    derivatives : folders with existing maps, `DIR` or `DIR:quantity[=units],…`.
+    participants, sessions : labels to which the run is restricted; all when empty.
+    filters : BIDS filter file.
+    phase_sign : `auto`, `+1`, `-1`, or a list such as `auto,GE=-1,sub-03=-1`.
+    progress : called with (scans finished, scans in all, the scan's name).
+
+    Raises
+    ------
+    InputError : the dataset or what was chosen of it does not exist.
+    ConfigError : an option or the filter file is wrong.
+    """
+    root = bids.absolute()
+    sign = PhaseSign.parse(phase_sign)
+    chosen = Filters.load(filters) if filters else None
+    sources = maps.parse(derivatives, root)
+    index = dataset.index(root, participants=participants, sessions=sessions, filters=chosen)
+    acquisitions = maps.attach(index.acquisitions, sources, chosen)
+    about, table = dataset.description(root), dataset.participants(root)
+    _write_documents(cohort, root, about, table, [str(source) for source in sources])
+    known = _known(cohort)
+    ready = [acquisition for acquisition in acquisitions if _refused(acquisition) is None]
+    refused = [row for acquisition in acquisitions if (row := _refused(acquisition)) is not None]
+    recorder = _Recorder(cohort, known, refused)
+    task = partial(ingest_scan, cohort, sign)
+    outcomes = engine.map(task, ready, memory=projected_memory, retries=1)
+    for count, outcome in enumerate(outcomes, start=len(refused) + 1):
+        recorder.add(outcome.value if outcome.ok else _failed_outcome(outcome))
+        if progress is not None:
+            progress(count, len(acquisitions), str(outcome.key))
+    recorder.flush()
+    whole = not (participants or sessions or filters)
+    present = {str(acquisition.key) for acquisition in acquisitions}
+    gone = sorted(scan for scan in known if scan not in present) if whole else []
+    return _summary(recorder.rows, gone, index.warnings)
+
+
+def ingest_scan(cohort: CohortStore, sign: PhaseSign, acquisition: Acquisition) -> Row:
+    """Convert one scan unless it is as it was; the task that workers execute.
+
+    Returns the scan's row of the index, with `changed` telling whether it was converted.
+    Unusable data is a row too; an unexpected error is raised, so that the engine may try
+    again.
+    """
+    started = time.perf_counter()
+    try:
+        return _ingest(cohort, sign, acquisition, started)
+    except NoPhase as error:
+        return _row(acquisition, "skipped", str(error))
+    except InputError as error:
+        return _row(acquisition, "failed", str(error)) | {"seconds": time.perf_counter() - started}
+
+
+def projected_memory(acquisition: Acquisition) -> int:
+    """Peak memory of one scan's task, the process's own not included [bytes].
+
+    The arrays, and what the store holds while it packs and checks them: a few times what
+    it packs at once, which is a volume, or several while they are small.
+    """
+    arrays, volume = projected_bytes(acquisition)
+    return arrays + _PACKING * max(volume, min(arrays, _PACKED_BYTES))
+
+
+def _ingest(cohort: CohortStore, sign: PhaseSign, acquisition: Acquisition, started: float) -> Row:
+    key = acquisition.key
+    commit = cohort.intact(key, "ingest", INGEST_KEY)
+    request = _request(acquisition, sign)
+    before = commit.attributes if commit and commit.attributes["request"] == request else {"files": {}}
+    stats = changes.stats(acquisition.files)
+    if commit and changes.unchanged(stats, before["files"]):
+        return commit.row() | {"changed": False}
+    files = changes.with_content(acquisition.files, stats, before["files"])
+    metadata = {image.file.label: resolve(image.sidecars) for image in acquisition.images}
+    metadata |= {found.file.label: resolve(found.sidecars) for found in acquisition.maps}
+    if (
+        commit
+        and before.get("metadata") == metadata
+        and changes.same_content(_data(acquisition), files, before["files"])
+    ):
+        return cohort.amend(key, commit, {**before, "files": files}).row() | {"changed": False}
+    with PeakMemory() as peak:
+        reading = read(acquisition, metadata, sign)
+        attributes = {
+            "request": request,
+            "files": files,
+            "metadata": metadata,
+            **_attributes(reading),
+        }
+    if commit and commit.attributes["digests"] == attributes["digests"]:
+        return cohort.amend(key, commit, attributes).row() | {"changed": False}
+    commit = cohort.write(
+        key,
+        "ingest",
+        INGEST_KEY,
+        reading.arrays,
+        attributes=attributes,
+        provenance={"software": software(), "time": time.time()},
+        seconds=time.perf_counter() - started,
+        peak_bytes=peak.bytes,
+    )
+    return commit.row() | {"changed": True}
+
+
+def _request(acquisition: Acquisition, sign: PhaseSign) -> str:
+    """Digest of what is asked for: which files in which roles, and the options that apply."""
+    images = [(i.file.label, i.part, i.echo, [s.label for s in i.sidecars]) for i in acquisition.images]
+    found = [
+        (m.quantity, m.file.label, [s.label for s in m.sidecars], m.table.label if m.table else None, m.units)
+        for m in acquisition.maps
+    ]
+    return digests.of_value([VERSION, images, found, acquisition.notes, sign.to_dict(acquisition.key)])
+
+
+def _data(acquisition: Acquisition) -> list[str]:
+    """Labels of the files that are not sidecars: their content counts, not a few of their keys."""
+    tables = [item.table.label for item in acquisition.maps if item.table]
+    return [i.file.label for i in acquisition.images] + [m.file.label for m in acquisition.maps] + tables
+
+
+def _attributes(reading: Reading) -> dict[str, Any]:
+    leaves = {name: digests.of_value(value) for name, value in reading.header.items()}
+    leaves |= {name: digests.of_array(array) for name, array in reading.arrays.items()}
+    geometry = reading.geometry.to_dict()
+    # The index holds ten thousand scans: it says where a quantity comes from, but names files of derivatives only.
+    brief = {
+        name: {field: value for field, value in source.items() if field != "files" or source["from"] != "raw"}
+        for name, source in reading.sources.items()
+    }
+    return {
+        "header": dict(reading.header),
+        "digests": leaves,
+        "sources": dict(reading.sources),
+        "labels": {str(number): name for number, name in reading.labels.items()},
+        "warnings": list(reading.warnings),
+        "geometry": geometry,
+        "facts": {"geometry": geometry, "sources": brief, "warnings": list(reading.warnings)},
+    }
+
+
+def _refused(acquisition: Acquisition) -> Row | None:
+    """The row of a scan that need not be sent anywhere: its file names tell that it cannot be read."""
+    try:
+        choose_parts(acquisition, phase_needed=needs_phase(acquisition))
+    except NoPhase as error:
+        return _row(acquisition, "skipped", str(error))
+    except InputError as error:
+        return _row(acquisition, "failed", str(error))
+    return _row(acquisition, "failed", acquisition.problem) if acquisition.problem else None
+
+
+def _row(acquisition: Acquisition, state: str, reason: str) -> Row:
+    blank = {"key": INGEST_KEY, "digest": "", "seconds": 0.0, "peak_bytes": 0, "facts": {}}
+    return {"scan": str(acquisition.key), "node": "ingest", "state": state, "reason": reason, **blank}
+
+
+def _failed_outcome(outcome: Outcome) -> Row:
+    reason = outcome.error if outcome.error_type == "EngineError" else f"{outcome.error_type}: {outcome.error}"
+    return _row(outcome.key, "failed", reason) | {"seconds": outcome.seconds}
+
+
+class _Recorder:
+    """Keeps all rows, and appends to the index those that say something new, in batches."""
+
+    def __init__(self, cohort: CohortStore, known: Mapping[str, str], rows: Iterable[Row]) -> None:
+        self.rows: list[Row] = []
+        self._cohort, self._known = cohort, known
+        self._waiting: list[Row] = []
+        for row in rows:
+            self.add(row)
+
+    def add(self, row: Row) -> None:
+        self.rows.append(row)
+        if self._known.get(row["scan"]) != _told(row):
+            self._waiting.append({name: value for name, value in row.items() if name != "changed"})
+        if len(self._waiting) >= _BATCH:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._waiting:
+            self._cohort.record(self._waiting)
+            self._waiting = []
+
+
+def _told(row: Mapping[str, Any]) -> str:
+    """What a row says, but for what it cost."""
+    facts = json.loads(row["facts"]) if isinstance(row["facts"], str) else row["facts"]
+    return digests.of_value([row["state"], row["digest"], row["reason"], facts])
+
+
+def _known(cohort: CohortStore) -> dict[str, str]:
+    index = cohort.index()
+    rows = index[index["node"] == "ingest"]
+    columns = ["scan", "state", "digest", "reason", "facts"]
+    return {
+        values[0]: _told(dict(zip(columns, values, strict=True))) for values in rows[columns].itertuples(index=False)
+    }
+
+
+def _write_documents(
+    cohort: CohortStore, root: Path, about: Mapping[str, Any], table: pd.DataFrame | None, sources: Sequence[str]
+) -> None:
+    description = {
+        "name": about.get("Name") or root.resolve().name,
+        "folder": root.resolve().name,
+        "bids_version": about.get("BIDSVersion"),
+        "derivatives": list(sources),
+    }
+    cohort.write_document("dataset.json", (json.dumps(description, indent=2) + "\n").encode())
+    if table is None:
+        return
+    before = cohort.read_document("participants.parquet")
+    if before is not None:
+        # Participants stay as their scans do, when a dataset loses them or another one is added.
+        kept = pd.read_parquet(BytesIO(before))
+        kept = kept[~kept["participant_id"].isin(table["participant_id"])]
+        table = pd.concat([table, kept], ignore_index=True) if len(kept) else table
+    sink = BytesIO()
+    table.sort_values("participant_id", kind="stable").to_parquet(sink, index=False)
+    cohort.write_document("participants.parquet", sink.getvalue())
+
+
+def _summary(rows: Sequence[Row], gone: Sequence[str], warnings: Sequence[str]) -> Summary:
+    states = [row["state"] for row in rows]
+    converted = sum(bool(row.get("changed")) for row in rows)
+    found = list(warnings)
+    if states and set(states) == {"skipped"}:
+        found.append(f"none of the {len(states)} scans has phase images: there is nothing to process")
+    return Summary(
+        done=converted,
+        unchanged=states.count("done") - converted,
+        failed=states.count("failed"),
+        skipped=states.count("skipped"),
+        rows=tuple(sorted(rows, key=lambda row: str(row["scan"]))),
+        gone=tuple(gone),
+        warnings=tuple(found),
+    )

@@ -1,0 +1,454 @@
+import json
+import os
+import pickle
+import subprocess
+import sys
+from functools import partial
+from io import BytesIO
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from qsm_dask.engine.base import Outcome, SerialEngine
+from qsm_dask.errors import ConfigError, InputError
+from qsm_dask.io.bids import index
+from qsm_dask.io.phase import PhaseSign
+from qsm_dask.scan import ScanKey
+from qsm_dask.store import INGEST_KEY, CohortStore
+from qsm_dask.workflow import ingest
+from tests.brain_crop import data_folder, make_bids
+from tests.io.bids_tree import AFFINE, SHAPE, dataset, scan, signal, write_image, write_json
+
+ENGINE = SerialEngine(limit=2**30)
+
+
+@pytest.fixture
+def cohort(tmp_path):
+    return CohortStore.create(tmp_path / "cohort")
+
+
+@pytest.fixture
+def root(tmp_path):
+    return dataset(tmp_path / "bids")
+
+
+def run(root, cohort, **options):
+    return ingest.run(root, cohort, ENGINE, **options)
+
+
+def commit_of(cohort, scan_name):
+    return cohort.commit(ScanKey.parse(scan_name), "ingest", INGEST_KEY)
+
+
+def counts(summary):
+    return summary.done, summary.unchanged, summary.failed, summary.skipped
+
+
+def touch_later(path, seconds=10):
+    stat = path.stat()
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + seconds * 10**9))
+
+
+def test_a_cohort_with_sound_broken_and_phaseless_scans(root, cohort):
+    scan(root, "sub-01_ses-1", affine=np.diag([1, 1, 2, 1.0]))
+    scan(root, "sub-02", suffix="T2starw", te=[0.02])
+    scan(root, "sub-03", EchoTime=None)
+    scan(root, "sub-04", parts=["mag"])
+    scan(root, "sub-05")
+    (root / "sub-05/anat/sub-05_echo-1_part-mag_MEGRE.nii").touch()
+    seen = []
+    summary = run(root, cohort, progress=lambda *told: seen.append(told))
+    assert counts(summary) == (2, 0, 2, 1)
+    rows = cohort.index().set_index("scan")
+    assert dict(rows["state"]) == {
+        "sub-01_ses-1": "done",
+        "sub-02_T2starw": "done",
+        "sub-03": "failed",
+        "sub-04": "skipped",
+        "sub-05": "failed",
+    }
+    assert "EchoTime is missing" in rows["reason"]["sub-03"]
+    assert rows["reason"]["sub-04"] == "no phase"
+    assert "two files claim part-mag of echo-1" in rows["reason"]["sub-05"]
+    assert set(summary.failures) == {"sub-03", "sub-05"}
+    assert [told[1:] for told in seen] == [(5, "sub-01_ses-1"), (5, "sub-02_T2starw"), (5, "sub-03")]
+    assert seen[-1][0] == 5
+
+
+def test_what_a_commit_holds(root, cohort):
+    scan(root, "sub-01", ImagingFrequency=123.25, Comment="not used")
+    (row,) = run(root, cohort).rows
+    commit = commit_of(cohort, "sub-01")
+    arrays = cohort.read(commit)
+    np.testing.assert_array_equal(arrays["phase"], signal()["phase"])
+    np.testing.assert_array_equal(arrays["magnitude"], signal()["mag"])
+    attributes = commit.attributes
+    assert attributes["header"]["te"] == [0.004, 0.008, 0.012]
+    assert attributes["header"]["b0"] == pytest.approx(123.25 / 42.577)
+    assert attributes["header"]["b0_dir"] == [0, 0, 1]
+    assert attributes["header"]["voxel_size"] == [1, 1, 2]
+    assert attributes["header"]["affine"] == AFFINE.tolist()
+    assert attributes["digests"].keys() == {"phase", "magnitude", "te", "b0", "b0_dir", "voxel_size", "affine"}
+    assert attributes["sources"]["b0"]["key"] == "ImagingFrequency"
+    assert attributes["geometry"]["shape"] == list(SHAPE)
+    assert len(attributes["files"]) == 12
+    assert all(not name.startswith("/") for name in attributes["files"])
+    assert str(root) not in json.dumps(dict(attributes))
+    assert row["facts"]["geometry"] == attributes["geometry"]
+    assert row["facts"]["sources"]["phase"]["from"] == "raw"
+    assert row["peak_bytes"] > 0
+
+
+def test_nothing_is_read_again_when_nothing_changed(root, cohort, monkeypatch):
+    scan(root, "sub-01")
+    scan(root, "sub-02")
+    run(root, cohort)
+    before = {name: commit_of(cohort, name) for name in ("sub-01", "sub-02")}
+    segments = sorted((cohort.path / "index").iterdir())
+    monkeypatch.setattr(ingest, "read", None)
+    monkeypatch.setattr(ingest, "resolve", None)
+    assert counts(run(root, cohort)) == (0, 2, 0, 0)
+    assert {name: commit_of(cohort, name) for name in before} == before
+    assert sorted((cohort.path / "index").iterdir()) == segments
+
+
+def test_new_times_and_comments_only_renew_the_cache(root, cohort, monkeypatch):
+    folder = scan(root, "sub-01", MagneticFieldStrength=None)
+    write_json(root / "MEGRE.json", {"MagneticFieldStrength": 3})
+    run(root, cohort)
+    before = commit_of(cohort, "sub-01")
+    write_json(root / "MEGRE.json", {"MagneticFieldStrength": 3.0, "Comment": "a comment"})
+    touch_later(folder / "sub-01_echo-1_part-mag_MEGRE.nii.gz")
+    monkeypatch.setattr(ingest, "read", None)
+    assert counts(run(root, cohort)) == (0, 1, 0, 0)
+    after = commit_of(cohort, "sub-01")
+    assert after.attempt == before.attempt
+    assert after.attributes["digests"] == before.attributes["digests"]
+    assert after.attributes["files"] != before.attributes["files"]
+    monkeypatch.setattr(ingest, "resolve", None)
+    assert counts(run(root, cohort)) == (0, 1, 0, 0)
+
+
+def test_another_compression_of_the_same_voxels_changes_no_array(root, cohort):
+    folder = scan(root, "sub-01")
+    run(root, cohort)
+    before = commit_of(cohort, "sub-01")
+    for path in folder.glob("*.nii.gz"):
+        path.unlink()
+    scan(root, "sub-01", extension=".nii")
+    assert counts(run(root, cohort)) == (0, 1, 0, 0)
+    after = commit_of(cohort, "sub-01")
+    assert after.attempt == before.attempt
+    assert all(name.endswith((".nii", ".json")) for name in after.attributes["files"])
+
+
+def change_voxel(folder):
+    stored = signal()["phase"][1].copy()
+    stored[3, 3, 3] += 0.25
+    write_image(folder / "sub-01_echo-2_part-phase_MEGRE.nii.gz", stored)
+
+
+def change_echo_time(folder):
+    for part in ("mag", "phase"):
+        path = folder / f"sub-01_echo-2_part-{part}_MEGRE.json"
+        path.write_text(path.read_text().replace("0.008", "0.009"))
+
+
+def change_position(folder):
+    affine = AFFINE.copy()
+    affine[0, 3] += 5
+    scan(folder.parents[1], "sub-01", affine=affine)
+
+
+@pytest.mark.parametrize(
+    ("change", "changed"),
+    [(change_voxel, {"phase"}), (change_echo_time, {"te"}), (change_position, {"affine"})],
+)
+def test_a_change_changes_the_digest_of_its_quantity_only(root, cohort, change, changed):
+    folder = scan(root, "sub-01")
+    scan(root, "sub-02")
+    run(root, cohort)
+    before, other = commit_of(cohort, "sub-01"), commit_of(cohort, "sub-02")
+    change(folder)
+    assert counts(run(root, cohort)) == (1, 1, 0, 0)
+    after = commit_of(cohort, "sub-01")
+    digests, known = after.attributes["digests"], before.attributes["digests"]
+    assert {name for name in digests if digests[name] != known[name]} == changed
+    assert after.attempt != before.attempt
+    assert commit_of(cohort, "sub-02") == other
+
+
+def test_another_phase_sign_is_a_change_of_the_scans_it_names(root, cohort):
+    scan(root, "sub-01")
+    scan(root, "sub-02")
+    run(root, cohort)
+    assert counts(run(root, cohort, phase_sign="sub-02=-1")) == (1, 1, 0, 0)
+    phase = cohort.read(commit_of(cohort, "sub-02"), ["phase"])["phase"]
+    np.testing.assert_array_equal(phase, -signal()["phase"])
+
+
+def test_a_damaged_commit_is_made_again(root, cohort):
+    scan(root, "sub-01")
+    run(root, cohort)
+    commit = commit_of(cohort, "sub-01")
+    victim = next((cohort.path / commit.folder / "phase").glob("c.*"))
+    victim.unlink()
+    assert counts(run(root, cohort)) == (1, 0, 0, 0)
+    assert cohort.verify(commit_of(cohort, "sub-01")) == []
+
+
+def test_a_scan_that_breaks_and_is_mended_is_told_in_the_index(root, cohort):
+    folder = scan(root, "sub-01")
+    image = folder / "sub-01_echo-1_part-phase_MEGRE.nii.gz"
+    whole = image.read_bytes()
+    run(root, cohort)
+    image.write_bytes(whole[:-30])
+    touch_later(image)
+    assert counts(run(root, cohort)) == (0, 0, 1, 0)
+    assert list(cohort.index()["state"]) == ["failed"]
+    image.write_bytes(whole)
+    touch_later(image, 20)
+    assert counts(run(root, cohort)) == (0, 1, 0, 0)
+    assert list(cohort.index()["state"]) == ["done"]
+
+
+def test_a_scan_that_disappears_stays_and_is_named(root, cohort):
+    scan(root, "sub-01")
+    folder = scan(root, "sub-02")
+    run(root, cohort)
+    for path in folder.iterdir():
+        path.unlink()
+    summary = run(root, cohort)
+    assert summary.gone == ("sub-02",)
+    assert cohort.verify(commit_of(cohort, "sub-02")) == []
+    assert run(root, cohort, participants=["01"]).gone == ()
+
+
+def test_labels_masks_and_maps_of_derivatives_enter_when_named(root, cohort, tmp_path):
+    scan(root, "sub-01")
+    scan(root, "sub-02")
+    out = tmp_path / "maps"
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[1:3] = 4
+    write_image(out / "sub-01/anat/sub-01_dseg.nii.gz", labels)
+    (out / "dseg.tsv").write_text("index\tname\n4\tputamen_left\n")
+    write_image(out / "sub-01/anat/sub-01_Chimap.nii.gz", np.full(SHAPE, 250, np.float32))
+    run(root, cohort, derivatives=[str(out)])
+    commit = commit_of(cohort, "sub-01")
+    assert set(commit.arrays) == {"phase", "magnitude", "dseg"}
+    np.testing.assert_array_equal(cohort.read(commit, ["dseg"])["dseg"], labels)
+    assert commit.attributes["labels"] == {"4": "putamen_left"}
+    assert commit.attributes["sources"]["dseg"] == {
+        "from": "derivatives",
+        "files": ["maps/sub-01/anat/sub-01_dseg.nii.gz", "maps/dseg.tsv"],
+    }
+    assert set(commit_of(cohort, "sub-02").arrays) == {"phase", "magnitude"}
+
+    summary = run(root, cohort, derivatives=[f"{out}:dseg,chi=ppb"])
+    assert counts(summary) == (1, 1, 0, 0)
+    commit = commit_of(cohort, "sub-01")
+    np.testing.assert_allclose(cohort.read(commit, ["chi"])["chi"], 0.25)
+    assert summary.rows[0]["facts"]["sources"]["chi"]["files"] == ["maps/sub-01/anat/sub-01_Chimap.nii.gz"]
+    assert commit_of(cohort, "sub-02").attributes["warnings"] == [
+        "no dseg in maps belongs to this scan",
+        "no chi in maps belongs to this scan",
+    ]
+    assert json.loads(cohort.read_document("dataset.json"))["derivatives"] == ["maps:dseg,chi=ppb"]
+
+
+def test_a_renamed_region_is_no_change_of_arrays(root, cohort, tmp_path):
+    scan(root, "sub-01")
+    write_image(tmp_path / "maps/sub-01/anat/sub-01_dseg.nii.gz", np.full(SHAPE, 4, np.uint8))
+    for name in ("putamen", "caudate"):
+        (tmp_path / "maps/dseg.tsv").write_text(f"index\tname\n4\t{name}\n")
+        touch_later(tmp_path / "maps/dseg.tsv", len(name))
+        summary = run(root, cohort, derivatives=[str(tmp_path / "maps")])
+    assert counts(summary) == (0, 1, 0, 0)
+    assert commit_of(cohort, "sub-01").attributes["labels"] == {"4": "caudate"}
+    assert json.loads(cohort.index()["facts"][0])["labels"] == {"4": "caudate"}
+
+
+def test_a_map_without_units_or_on_another_grid_fails_its_scan_alone(root, cohort, tmp_path):
+    for number in (1, 2, 3):
+        scan(root, f"sub-0{number}")
+    out = tmp_path / "maps"
+    for number, shape in ((1, SHAPE), (2, SHAPE), (3, (6, 5, 5))):
+        write_image(out / f"sub-0{number}/anat/sub-0{number}_Chimap.nii.gz", np.ones(shape, np.float32))
+    write_json(out / "sub-02_Chimap.json", {"Units": "ppm"})
+    write_json(out / "sub-03_Chimap.json", {"Units": "ppm"})
+    summary = run(root, cohort, derivatives=[f"{out}:chi"])
+    assert counts(summary) == (1, 0, 2, 0)
+    assert "its sidecar has no Units" in summary.failures["sub-01"]
+    assert "its matrix is (6, 5, 5)" in summary.failures["sub-03"]
+
+
+def test_a_magnitude_only_scan_with_a_susceptibility_map_is_of_use(root, cohort, tmp_path):
+    scan(root, "sub-01", parts=["mag"])
+    write_image(tmp_path / "maps/sub-01/anat/sub-01_Chimap.nii.gz", np.ones(SHAPE, np.float32))
+    summary = run(root, cohort, derivatives=[f"{tmp_path / 'maps'}:chi=ppm"])
+    assert counts(summary) == (1, 0, 0, 0)
+    assert set(commit_of(cohort, "sub-01").arrays) == {"magnitude", "chi"}
+
+
+def test_a_dataset_without_any_phase_says_so(root, cohort):
+    scan(root, "sub-01", parts=["mag"])
+    summary = run(root, cohort)
+    assert summary.warnings == ("none of the 1 scans has phase images: there is nothing to process",)
+
+
+def test_documents(root, cohort):
+    scan(root, "sub-01")
+    (root / "participants.tsv").write_text("participant_id\tage\nsub-01\t40\nsub-02\tn/a\n")
+    run(root, cohort)
+    assert json.loads(cohort.read_document("dataset.json")) == {
+        "name": "a small dataset",
+        "folder": "bids",
+        "bids_version": "1.11.1",
+        "derivatives": [],
+    }
+    (root / "participants.tsv").write_text("participant_id\tage\nsub-03\t50\nsub-01\t41\n")
+    run(root, cohort)
+    table = pd.read_parquet(BytesIO(cohort.read_document("participants.parquet")))
+    assert list(table["participant_id"]) == ["sub-01", "sub-02", "sub-03"]
+    assert list(table["age"].dropna()) == [41, 50]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"participants": ["99"]}, InputError, "no participant sub-99"),
+        ({"derivatives": ["/nowhere/at/all"]}, ConfigError, "there is no folder"),
+        ({"phase_sign": "both"}, ConfigError, "expected auto"),
+    ],
+)
+def test_wrong_usage_leaves_the_cohort_alone(root, cohort, options, error, message):
+    scan(root, "sub-01")
+    with pytest.raises(error, match=message):
+        run(root, cohort, **options)
+    assert cohort.index().empty
+    assert cohort.read_document("dataset.json") is None
+
+
+def test_a_filter_file_restricts_the_run(root, cohort, tmp_path):
+    scan(root, "sub-01_acq-a")
+    scan(root, "sub-01_acq-b")
+    write_json(tmp_path / "filter.json", {"megre": {"acquisition": "b"}})
+    summary = run(root, cohort, filters=tmp_path / "filter.json")
+    assert [row["scan"] for row in summary.rows] == ["sub-01_acq-b"]
+
+
+def test_the_task_and_its_keys_travel_to_workers(root, cohort):
+    scan(root, "sub-01")
+    (acquisition,) = index(root).acquisitions
+    task = partial(ingest.ingest_scan, cohort, PhaseSign())
+    task, acquisition = pickle.loads(pickle.dumps((task, acquisition)))  # noqa: S301
+    assert len(pickle.dumps(acquisition)) < 5000
+    row = task(acquisition)
+    assert (row["scan"], row["state"], row["changed"]) == ("sub-01", "done", True)
+
+
+def test_a_failure_of_the_engine_is_a_row_too(root, cohort):
+    class Breaking(SerialEngine):
+        def map(self, *given, **_):
+            for key in given[1]:
+                yield Outcome(key, False, None, "no room", "MemoryError", "", 1.5, "w", 1)
+
+    scan(root, "sub-01")
+    summary = ingest.run(root, cohort, Breaking(limit=2**30))
+    assert summary.failures == {"sub-01": "MemoryError: no room"}
+    assert cohort.index()["seconds"][0] == 1.5
+
+
+def test_a_scan_too_large_for_the_engine_is_refused_before_it_is_read(root, cohort):
+    scan(root, "sub-01")
+    summary = ingest.run(root, cohort, SerialEngine(limit=1000))
+    assert "give workers more memory" in summary.failures["sub-01"]
+
+
+MEASURE = """
+import sys
+from pathlib import Path
+from qsm_dask.engine.resources import PeakMemory, resident
+from qsm_dask.io.bids import index
+from qsm_dask.io.phase import PhaseSign
+from qsm_dask.store import CohortStore
+from qsm_dask.workflow.ingest import ingest_scan
+small, large = index(Path(sys.argv[1])).acquisitions
+cohort = CohortStore.open(sys.argv[2])
+ingest_scan(cohort, PhaseSign(), small)
+before = resident()
+with PeakMemory() as peak:
+    assert ingest_scan(cohort, PhaseSign(), large)["state"] == "done"
+print(peak.bytes - before)
+"""
+
+
+@pytest.mark.slow
+def test_a_task_takes_no_more_memory_than_projected(root, cohort):
+    scan(root, "sub-01")
+    rng = np.random.default_rng(0)
+    noise = {part: rng.integers(0, 4095, (3, 128, 128, 96)).astype(np.int16) for part in ("mag", "phase")}
+    scan(root, "sub-02", arrays=noise, Units="arbitrary")
+    *_, large = index(root).acquisitions
+    command = [sys.executable, "-c", MEASURE, str(root), str(cohort.path)]
+    used = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    stored = 6 * 4 * 128 * 128 * 96
+    assert stored < used < ingest.projected_memory(large) < 6 * stored
+
+
+real = pytest.mark.skipif(
+    not data_folder().is_dir(), reason=f"the real data are not at {data_folder()} (or QSM_DASK_TEST_DATA)"
+)
+
+
+@real
+def test_a_real_philips_scan(cohort):
+    summary = run(data_folder() / "philips-3t-two-echo/bids", cohort)
+    assert counts(summary) == (1, 0, 0, 0)
+    commit = commit_of(cohort, "sub-philips")
+    header = commit.attributes["header"]
+    assert header["te"] == [0.0023, 0.0046]
+    assert header["b0"] == 3
+    np.testing.assert_allclose(header["voxel_size"], (3, 3, 3), atol=1e-6)
+    # The normal of the slices, from the DICOM header's ImageOrientationPatient by hand.
+    row, column = np.array([0.997399, 0.0386818, 0.060815]), np.array([-0.03861, 0.999252, -0.00235419])
+    assert abs(header["b0_dir"][2]) == pytest.approx(np.cross(row, column)[2], abs=1e-5)
+    arrays = cohort.read(commit)
+    assert arrays["phase"].shape == arrays["magnitude"].shape == (2, 80, 80, 53)
+    assert np.ptp(arrays["phase"]) == pytest.approx(2 * np.pi, abs=2e-3)
+
+
+@real
+def test_the_brain_crop_made_bids(cohort, tmp_path):
+    summary = run(make_bids(tmp_path / "crop"), cohort)
+    assert counts(summary) == (1, 0, 0, 0)
+    commit = commit_of(cohort, "sub-crop")
+    assert commit.attributes["header"]["te"] == [0.004, 0.008, 0.012]
+    assert commit.attributes["header"]["b0"] == 7
+    phase = cohort.read(commit, ["phase"])["phase"]
+    assert phase.shape == (3, 51, 51, 41)
+    assert np.abs(phase).max() == pytest.approx(np.pi, abs=1e-5)
+
+
+@real
+def test_the_brain_crop_as_delivered_is_refused_not_stretched(root, cohort):
+    crop = data_folder() / "romeo-brain-crop"
+    for part, file in (("mag", "Mag"), ("phase", "Phase")):
+        stem = root / f"sub-crop/anat/sub-crop_part-{part}_MEGRE"
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        stem.with_suffix(".nii.gz").symlink_to(crop / f"{file}.nii.gz")
+        write_json(stem.with_suffix(".json"), {"EchoTime": [0.004, 0.008, 0.012], "MagneticFieldStrength": 7})
+    (reason,) = run(root, cohort).failures.values()
+    assert "phase units cannot be told" in reason
+
+
+@real
+def test_real_nan_is_a_clear_reason(root, cohort):
+    for part in ("mag", "phase"):
+        stem = root / f"sub-01/anat/sub-01_part-{part}_MEGRE"
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        stem.with_suffix(".nii.gz").symlink_to(data_folder() / "romeo-brain-crop/phase_with_nan.nii.gz")
+        write_json(stem.with_suffix(".json"), {"EchoTime": [0.004, 0.008], "MagneticFieldStrength": 7, "Units": "rad"})
+    (reason,) = run(root, cohort).failures.values()
+    assert "voxels are NaN or infinite" in reason
