@@ -227,7 +227,7 @@ def participants(root: Path) -> pd.DataFrame | None:
 
     Raises
     ------
-    InputError : the table has no `participant_id`, or one twice, or is no table at all.
+    InputError : the table has no `participant_id`, or is no table at all.
     """
     path = root / "participants.tsv"
     if not path.is_file():
@@ -241,7 +241,4 @@ def participants(root: Path) -> pd.DataFrame | None:
         raise InputError(f"{path}: has no column participant_id (columns are separated by tabs)")
     identifiers = table["participant_id"].fillna("").str.strip()
     table["participant_id"] = identifiers.where(identifiers.str.startswith("sub-"), "sub-" + identifiers)
-    twice = table["participant_id"][table["participant_id"].duplicated()]
-    if len(twice):
-        raise InputError(f"{path}: {twice.iloc[0]} stands there twice; keep one row a participant")
     return table

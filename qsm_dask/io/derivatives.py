@@ -54,7 +54,7 @@ def parse(specs: Sequence[str], bids: Path) -> tuple[Derivatives, ...]:
     found: list[Derivatives] = []
     for spec in specs:
         folder, items = _split(spec)
-        root = Path(folder)
+        root = Path(folder).absolute()
         if not root.is_dir():
             raise ConfigError(f"--derivatives {spec}: there is no folder {folder}")
         quantities = dict(_parse_item(spec, item) for item in items) if items else dict.fromkeys(DEFAULT)

@@ -29,14 +29,13 @@ from qsm_dask.io.phase import PhaseSign
 from qsm_dask.io.series import Reading, needs_phase, projected_bytes, read
 from qsm_dask.io.sidecars import resolve
 from qsm_dask.provenance import software
-from qsm_dask.store import INGEST_KEY, CohortStore
+from qsm_dask.store import INGEST_KEY, CohortStore, Recorder
 
 Row = dict[str, Any]
 
 VERSION = 1
 """Raised when the same files give other arrays, so that they are read again."""
 
-_BATCH = 64
 _PACKED_BYTES = 64 * 2**20
 _PACKING = 4
 
@@ -106,20 +105,21 @@ def run(
     about, table = dataset.description(root), dataset.participants(root)
     _write_documents(cohort, root, about, table, [str(source) for source in sources])
     known = _known(cohort)
-    ready = [acquisition for acquisition in acquisitions if _refused(acquisition) is None]
-    refused = [row for acquisition in acquisitions if (row := _refused(acquisition)) is not None]
-    recorder = _Recorder(cohort, known, refused)
-    task = partial(ingest_scan, cohort, sign)
-    outcomes = engine.map(task, ready, memory=projected_memory, retries=1)
-    for count, outcome in enumerate(outcomes, start=len(refused) + 1):
-        recorder.add(outcome.value if outcome.ok else _failed_outcome(outcome))
-        if progress is not None:
-            progress(count, len(acquisitions), str(outcome.key))
-    recorder.flush()
+    judged = [(acquisition, _refused(acquisition)) for acquisition in acquisitions]
+    ready = [acquisition for acquisition, row in judged if row is None]
+    rows = [row for _, row in judged if row is not None]
+    outcomes = engine.map(partial(ingest_scan, cohort, sign), ready, memory=projected_memory, retries=1)
+    with Recorder(cohort) as recorder:
+        recorder.add(_news(rows, known))
+        for count, outcome in enumerate(outcomes, start=len(rows) + 1):
+            rows.append(outcome.value if outcome.ok else _failed_outcome(outcome))
+            recorder.add(_news(rows[-1:], known))
+            if progress is not None:
+                progress(count, len(acquisitions), str(outcome.key))
     whole = not (participants or sessions or filters)
     present = {str(acquisition.key) for acquisition in acquisitions}
     gone = sorted(scan for scan in known if scan not in present) if whole else []
-    return _summary(recorder.rows, gone, index.warnings)
+    return _summary(rows, gone, [*index.warnings, *_doubles(table)])
 
 
 def ingest_scan(cohort: CohortStore, sign: PhaseSign, acquisition: Acquisition) -> Row:
@@ -245,27 +245,10 @@ def _failed_outcome(outcome: Outcome) -> Row:
     return _row(outcome.key, "failed", reason) | {"seconds": outcome.seconds}
 
 
-class _Recorder:
-    """Keeps all rows, and appends to the index those that say something new, in batches."""
-
-    def __init__(self, cohort: CohortStore, known: Mapping[str, str], rows: Iterable[Row]) -> None:
-        self.rows: list[Row] = []
-        self._cohort, self._known = cohort, known
-        self._waiting: list[Row] = []
-        for row in rows:
-            self.add(row)
-
-    def add(self, row: Row) -> None:
-        self.rows.append(row)
-        if self._known.get(row["scan"]) != _told(row):
-            self._waiting.append({name: value for name, value in row.items() if name != "changed"})
-        if len(self._waiting) >= _BATCH:
-            self.flush()
-
-    def flush(self) -> None:
-        if self._waiting:
-            self._cohort.record(self._waiting)
-            self._waiting = []
+def _news(rows: Iterable[Row], known: Mapping[str, str]) -> list[Row]:
+    """The rows that say what the index does not say yet, as it keeps them."""
+    new = [row for row in rows if known.get(row["scan"]) != _told(row)]
+    return [{name: value for name, value in row.items() if name != "changed"} for row in new]
 
 
 def _told(row: Mapping[str, Any]) -> str:
@@ -304,6 +287,13 @@ def _write_documents(
     sink = BytesIO()
     table.sort_values("participant_id", kind="stable").to_parquet(sink, index=False)
     cohort.write_document("participants.parquet", sink.getvalue())
+
+
+def _doubles(table: pd.DataFrame | None) -> list[str]:
+    if table is None:
+        return []
+    twice = table["participant_id"][table["participant_id"].duplicated()].unique()
+    return [f"participants.tsv: {name} stands there more than once" for name in twice]
 
 
 def _summary(rows: Sequence[Row], gone: Sequence[str], warnings: Sequence[str]) -> Summary:

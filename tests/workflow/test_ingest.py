@@ -308,10 +308,12 @@ def test_documents(root, cohort):
         "derivatives": [],
     }
     (root / "participants.tsv").write_text("participant_id\tage\nsub-03\t50\nsub-01\t41\n")
-    run(root, cohort)
+    assert run(root, cohort).warnings == ()
     table = pd.read_parquet(BytesIO(cohort.read_document("participants.parquet")))
     assert list(table["participant_id"]) == ["sub-01", "sub-02", "sub-03"]
     assert list(table["age"].dropna()) == [41, 50]
+    (root / "participants.tsv").write_text("participant_id\tage\nsub-01\t50\n01\t41\n")
+    assert run(root, cohort).warnings == ("participants.tsv: sub-01 stands there more than once",)
 
 
 @pytest.mark.parametrize(
