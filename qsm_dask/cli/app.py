@@ -6,7 +6,7 @@ import click
 import typer
 
 from qsm_dask.cli import cohorts, tools
-from qsm_dask.cli.console import complain
+from qsm_dask.cli.console import complain, show_log
 from qsm_dask.errors import ConfigError, QsmError
 
 app = typer.Typer(
@@ -53,6 +53,7 @@ def _options(
 
 def main() -> None:
     """Run the command line; exit 0 when all is well, 1 when scans failed, 2 on wrong usage."""
+    show_log()
     try:
         code = app(standalone_mode=False)
     except click.ClickException as error:

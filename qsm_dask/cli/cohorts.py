@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from qsm_dask.cli.console import OUT, ERR, progress, say, show_log, table, warn, write_json
+from qsm_dask.cli.console import OUT, ERR, progress, say, table, warn, write_json
 
 if TYPE_CHECKING:
     from qsm_dask.engine import Engine
@@ -55,7 +55,7 @@ def open_cluster(name: str) -> Iterator["Engine"]:
     from qsm_dask import resources
     from qsm_dask.engine import open_engine
 
-    with openopen_cluster(resources.load("cluster", name)) as engine:
+    with open_engine(resources.load("cluster", name)) as engine:
         yield engine
 
 
@@ -91,7 +91,6 @@ def run(
 
     Example: `qsm-dask run study/ study.qsm --derivatives study/derivatives/synthseg:dseg`
     """
-    show_log(verbose=False)
     chosen = Selection(derivatives, participant_label, session_id, bids_filter_file, phase_sign)
     ingested, processed, page = run_all(bids, cohort, chosen, pipeline, cluster, quiet=quiet or as_json)
     if as_json:
@@ -155,7 +154,6 @@ def ingest(
     """
     from qsm_dask.store import CohortStore
 
-    show_log(verbose=False)
     quiet = quiet or as_json
     chosen = Selection(derivatives, participant_label, session_id, bids_filter_file, phase_sign)
     with open_cluster(cluster) as engine:
@@ -180,7 +178,6 @@ def process(
 
     Committed nodes are kept: changing a parameter recomputes that step and what follows it.
     """
-    show_log(verbose=False)
     store = open_store(cohort)
     steps = _pipeline(pipeline)
     quiet = quiet or as_json

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+from rich.logging import RichHandler
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -71,6 +72,9 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Mapping[str, Any]],
     (OUT if OUT.is_terminal else Console(width=160)).print(drawn)
 
 
-def show_log(*, verbose: bool) -> None:
-    """Send the package's log to the standard error stream."""
-    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+def show_log() -> None:
+    """Send the package's own warnings to the standard error stream; other packages keep their ways."""
+    log = logging.getLogger("qsm_dask")
+    log.handlers = [RichHandler(console=ERR, show_time=False, show_path=False)]
+    log.setLevel(logging.WARNING)
+    log.propagate = False

@@ -17,7 +17,7 @@ from qsm_dask.errors import ConfigError, QsmError
 from qsm_dask.pipeline import NodeResult, Pipeline, Plan
 from qsm_dask.provenance import software
 from qsm_dask.scan import Geometry, ScanKey
-from qsm_dask.store import INGEST_KEY, CohortStore, Commit
+from qsm_dask.store import INGEST_KEY, CohortStore, Commit, Recorder
 
 Row = dict[str, Any]
 
@@ -79,26 +79,24 @@ def run(
     summary = Summary()
     plans, refused = _plans(cohort, pipeline, participants, sessions, summary)
     cohort.record(refused)
-    known = {(row.scan, row.node): (row.state, row.key) for row in cohort.index().itertuples()}
-    task = partial(process_scan, str(cohort.path), dict(pipeline.source), engine.threads)
+    known = _known(cohort)
+    task = partial(process_scan, cohort, dict(pipeline.source), engine.threads)
     outcomes = engine.map(task, plans, memory=partial(_projected, plans), retries=retries, timeout_s=timeout_s)
-    with cohort.recorder() as record:
+    with Recorder(cohort) as recorder:
         for count, outcome in enumerate(outcomes, start=1):
             rows = _account(outcome, summary, plans)
-            # A row that says what the index says already would only replace the seconds of the real run.
-            record([row for row in rows if known.get((row["scan"], row["node"])) != (row["state"], row["key"])])
+            recorder.add([row for row in rows if known.get((row["scan"], row["node"])) != _told(row)])
             if progress is not None:
                 progress(count, len(plans), str(outcome.key))
     return summary
 
 
-def process_scan(path: str, source: Mapping[str, Any], threads: int, key: ScanKey) -> list[Row]:
+def process_scan(cohort: CohortStore, source: Mapping[str, Any], threads: int, key: ScanKey) -> list[Row]:
     """Run the nodes of one scan that are not committed yet; the task that workers execute.
 
     Returns one row a node. A kernel's refusal is a row too; an unexpected error is raised,
     so that the engine may try again.
     """
-    cohort = CohortStore.open(path)
     ingest = cohort.commit(key, "ingest", INGEST_KEY)
     if ingest is None:
         return [_failed(key, "ingest", "its ingest is gone: run `qsm-dask ingest` again")]
@@ -177,7 +175,7 @@ def _threads(count: int) -> Iterator[None]:
     import numba
 
     before = numba.get_num_threads()
-    numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
+    numba.set_num_threads(min(count, before))
     try:
         with scipy.fft.set_workers(count):
             yield
@@ -205,6 +203,16 @@ def _account(outcome: Outcome, summary: Summary, plans: Mapping[ScanKey, Plan]) 
             summary.reused += 1
     summary.done += all(row["state"] == "done" for row in rows)
     return rows
+
+
+def _known(cohort: CohortStore) -> dict[tuple[str, str], tuple[str, ...]]:
+    """What the index says of each node: a row that says the same again would only hide what the real run cost."""
+    columns = ["scan", "node", "state", "key", "digest", "reason"]
+    return {(row[0], row[1]): tuple(row[2:]) for row in cohort.index()[columns].itertuples(index=False)}
+
+
+def _told(row: Mapping[str, Any]) -> tuple[str, ...]:
+    return row["state"], row["key"], row["digest"], row["reason"]
 
 
 def _projected(plans: Mapping[ScanKey, Plan], key: ScanKey) -> int:

@@ -1,11 +1,12 @@
 """Compare the maps of a simulated cohort with the truth that the simulation wrote."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from qsm_dask.errors import InputError
@@ -64,17 +65,17 @@ def _compare(key: ScanKey, chi: NDArray[np.float32], mask: NDArray[np.bool_], tr
     folder = truth / key.subject / (key.session or "") / "anat"
     true_chi = nifti.read_volume(_only(folder, f"{key}_*Chimap.nii.gz", f"{key}_Chimap.nii.gz"))
     labels = nifti.read_volume(_only(folder, f"{key}_*dseg.nii.gz", f"{key}_dseg.nii.gz")).astype(np.int64)
-    table = read_tsv(_only(folder, f"{key}_*dseg.tsv", f"{key}_dseg.tsv"))
+    table = read_tsv(_only(folder, f"{key}_*dseg.tsv", f"{key}_dseg.tsv").read_bytes())
     offset = float(chi[mask].mean(dtype=np.float64))
     true_offset = float(true_chi[mask].mean(dtype=np.float64))
     rows = []
     for region in _comparable(table):
-        inside = mask & (labels == region["index"])
+        inside = mask & (labels == int(region["index"]))
         count = int(np.count_nonzero(inside))
         if count:
             recovered = float(chi[inside].mean(dtype=np.float64)) - offset
             true = float(true_chi[inside].mean(dtype=np.float64)) - true_offset
-            rows.append(Recovered(str(key), region["name"], PPB * recovered, PPB * true, count))
+            rows.append(Recovered(str(key), str(region["name"]), PPB * recovered, PPB * true, count))
     return rows
 
 
@@ -86,8 +87,6 @@ def _only(folder: Path, *patterns: str) -> Path:
     raise InputError(f"{folder} has no {patterns[-1]}: was the dataset written by `qsm-dask simulate`?")
 
 
-def _comparable(table: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Deep grey regions that the grid resolves; the simulation marks them."""
-    return [
-        {"index": int(row["index"]), "name": row["name"]} for row in table if row.get("comparable", "true") == "true"
-    ]
+def _comparable(table: pd.DataFrame) -> list[dict[Hashable, Any]]:
+    """Regions that the grid resolves; the simulation marks them."""
+    return table[table["comparable"].astype(str).str.lower() == "true"].to_dict("records")
