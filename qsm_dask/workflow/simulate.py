@@ -23,8 +23,8 @@ Progress = Callable[[int, int, str], None]
 
 TRUTH = Path("derivatives") / "truth"
 _MAGNITUDE_TOP = 4095
-_BYTES_PER_VOXEL = 220
-_BYTES_PER_ECHO = 12
+_BYTES_PER_VOXEL = 300
+_BYTES_PER_ECHO = 16
 
 
 @dataclass(frozen=True)
