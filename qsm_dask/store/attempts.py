@@ -1,0 +1,216 @@
+"""One attempt at a node: its arrays as objects, and whether they are what the commit says."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qsm_dask.errors import DamageError, StoreError
+from qsm_dask.quantities import COORDINATES, Quantity, quantity
+from qsm_dask.store.coding import METADATA, ArrayCoder, array_metadata, group_metadata
+from qsm_dask.store.commit import DIGEST_SIZE, ArrayEntry, Commit, checksum
+from qsm_dask.store.files import Files
+from qsm_dask.store.layout import check_array_name, marker
+
+_SHORT = 4096
+
+Entries = dict[str, ArrayEntry]
+
+
+@dataclass(frozen=True)
+class Damage:
+    """What is wrong with one object of a commit."""
+
+    commit: Commit
+    place: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.commit.scan} {self.commit.node}: {self.place} {self.problem}"
+
+
+def checked(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """The arrays in C order, if each is what its name promises.
+
+    Raises
+    ------
+    StoreError : an unknown name, or another dtype, number of axes or length of a fixed axis than its quantity's.
+    """
+    return {name: _checked(name, np.asarray(array, order="C")) for name, array in arrays.items()}
+
+
+def _checked(name: str, array: NDArray[Any]) -> NDArray[Any]:
+    check_array_name(name)
+    try:
+        meaning = quantity(name)
+    except KeyError:
+        raise StoreError(f"{name!r} is no quantity; see qsm_dask.quantities for the names there are") from None
+    if array.dtype != np.dtype(meaning.dtype):
+        raise StoreError(f"{name} has dtype {array.dtype}; it must be {meaning.dtype}: convert it before writing")
+    lengths = dict(zip(meaning.dims, array.shape, strict=False))
+    fixed = {dim: len(COORDINATES[dim]) for dim in meaning.dims if dim in COORDINATES}
+    if array.ndim != len(meaning.dims) or any(lengths[dim] != length for dim, length in fixed.items()):
+        needed = ", ".join(f"{dim}={fixed[dim]}" if dim in fixed else dim for dim in meaning.dims)
+        raise StoreError(f"{name} has shape {array.shape}; its axes must be ({needed})")
+    return array
+
+
+def encoded(
+    folder: str, about: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], entries: Entries
+) -> Iterator[tuple[str, bytes]]:
+    """Yield every object of an attempt, and fill `entries` on the way.
+
+    Parameters
+    ----------
+    folder : key of the attempt.
+    about : attributes of its group.
+    arrays : checked arrays.
+    entries : filled with one entry an array; complete when the iterator is exhausted.
+    """
+    yield f"{folder}/{METADATA}", group_metadata(about)
+    for name, array in arrays.items():
+        meaning = quantity(name)
+        described = {"units": meaning.units, "long_name": meaning.meaning}
+        metadata = array_metadata(array.shape, array.dtype, meaning.dims, described)
+        entries[name] = _entry(array, meaning, metadata)
+        yield f"{folder}/{name}/{METADATA}", metadata
+        coder = ArrayCoder(metadata)
+        for rows in coder.batches():
+            for file, data in coder.encode(rows, array).items():
+                entries[name]["chunks"][f"{name}/{file}"] = len(data)
+                yield f"{folder}/{name}/{file}", data
+
+
+def raw_bytes(array: NDArray[Any]) -> memoryview:
+    """The bytes of an array in C order, without a copy."""
+    return array.reshape(-1).view(np.uint8).data
+
+
+def _entry(array: NDArray[Any], meaning: Quantity, metadata: bytes) -> ArrayEntry:
+    entry = ArrayEntry(
+        shape=list(array.shape),
+        dtype=array.dtype.name,
+        dims=list(meaning.dims),
+        units=meaning.units,
+        digest=checksum(raw_bytes(array)),
+        metadata={"size": len(metadata), "digest": checksum(metadata)},
+        chunks={},
+    )
+    if array.ndim == 1 and array.dtype.kind == "i" and array.size <= _SHORT:
+        entry["values"] = array.tolist()
+    return entry
+
+
+def absences(files: Files, commit: Commit, names: Iterable[str]) -> list[Damage]:
+    """Objects of the named arrays that are gone or have another size; nothing is decoded."""
+    sizes = files.sizes(commit.folder)
+    damages = []
+    for name in names:
+        entry = commit.arrays[name]
+        for file, size in {f"{name}/{METADATA}": entry["metadata"]["size"], **entry["chunks"]}.items():
+            found = sizes.get(f"{commit.folder}/{file}")
+            if found is None:
+                damages.append(_damage(files, commit, file, "is missing"))
+            elif found != size:
+                damages.append(_damage(files, commit, file, f"has {found} bytes instead of {size}"))
+    return damages
+
+
+def _damage(files: Files, commit: Commit, file: str, problem: str) -> Damage:
+    return Damage(commit, f"{files.url}/{commit.folder}/{file}", problem)
+
+
+def damages_of(files: Files, commit: Commit) -> list[Damage]:
+    """Everything that is wrong with the arrays of a commit: whatever is there is decoded and compared."""
+    damages = absences(files, commit, commit.arrays)
+    for name in commit.arrays:
+        known = {damage.place for damage in damages}
+        damages += [damage for damage in _alterations(files, commit, name) if damage.place not in known]
+    return damages
+
+
+def _alterations(files: Files, commit: Commit, name: str) -> list[Damage]:
+    coder, damages = _opened(files, commit, name)
+    if coder is None:
+        return damages
+    digest = blake2b(digest_size=DIGEST_SIZE)
+    for rows in coder.batches():
+        values, found = _batch(files, commit, name, coder, rows)
+        damages += found
+        if values is not None:
+            digest.update(raw_bytes(values))
+    if not damages and digest.hexdigest() != commit.arrays[name]["digest"]:
+        damages.append(_damage(files, commit, name, "decodes to other values than were committed"))
+    return damages
+
+
+def _opened(files: Files, commit: Commit, name: str) -> tuple[ArrayCoder | None, list[Damage]]:
+    file = f"{name}/{METADATA}"
+    metadata = files.get(f"{commit.folder}/{file}")
+    if metadata is None:
+        return None, [_damage(files, commit, file, "is missing")]
+    if checksum(metadata) != commit.arrays[name]["metadata"]["digest"]:
+        return None, [_damage(files, commit, file, "has been altered: its checksum does not fit")]
+    return ArrayCoder(metadata), []
+
+
+def _batch(
+    files: Files, commit: Commit, name: str, coder: ArrayCoder, rows: slice
+) -> tuple[NDArray[Any] | None, list[Damage]]:
+    data = {file: files.get(f"{commit.folder}/{name}/{file}") for file in coder.chunks(rows)}
+    present = {file: content for file, content in data.items() if content is not None}
+    damages = [_damage(files, commit, f"{name}/{file}", "is missing") for file in data if file not in present]
+    values = _decoded(coder, rows, present)
+    if values is None:
+        altered = [file for file, content in present.items() if _decoded(coder, rows, {file: content}) is None]
+        damages += [
+            _damage(files, commit, f"{name}/{file}", "has been altered: its checksum does not fit") for file in altered
+        ]
+    return (None if damages else values), damages
+
+
+def _decoded(coder: ArrayCoder, rows: slice, present: Mapping[str, bytes]) -> NDArray[Any] | None:
+    try:
+        return coder.decode(rows, present)
+    except (ValueError, RuntimeError):  # a checksum that does not fit; Blosc's own complaint
+        return None
+
+
+def read_array(files: Files, commit: Commit, name: str, rows: slice | None = None) -> NDArray[Any]:
+    """One array of a commit, or a range of its first axis, whose objects are known to be there.
+
+    Raises
+    ------
+    DamageError : an object is missing or altered.
+    """
+    coder, damages = _opened(files, commit, name)
+    if coder is None:
+        raise damage_error(files, damages)
+    batches = [rows] if rows is not None else list(coder.batches())
+    if len(batches) == 1:
+        return _sound(files, commit, name, coder, batches[0])
+    values = np.empty(coder.shape, coder.dtype)
+    for batch in batches:
+        values[batch] = _sound(files, commit, name, coder, batch)
+    return values
+
+
+def _sound(files: Files, commit: Commit, name: str, coder: ArrayCoder, rows: slice) -> NDArray[Any]:
+    values, damages = _batch(files, commit, name, coder, rows)
+    if values is None:
+        raise damage_error(files, damages)
+    return values
+
+
+def damage_error(files: Files, damages: Sequence[Damage]) -> DamageError:
+    """The exception for damages of one commit: what, where and what to do."""
+    commit = damages[0].commit
+    more = f" and {len(damages) - 1} more" if len(damages) > 1 else ""
+    place = f"{files.url}/{marker(commit.scan, commit.node, commit.key)}"
+    return DamageError(
+        f"{damages[0]}{more}. `qsm-dask verify {files.url}` lists all damage; to compute the node anew, "
+        f"delete {place} and run the same command again"
+    )

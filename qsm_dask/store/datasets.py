@@ -1,0 +1,258 @@
+"""Lazy, labelled views of a cohort, where a user's own Dask code starts."""
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import dask.array as da
+import numpy as np
+import pandas as pd
+import xarray as xr
+from numpy.typing import NDArray
+
+from qsm_dask.errors import DamageError, StoreError
+from qsm_dask.quantities import COORDINATES, NODES, SPACE, quantity
+from qsm_dask.scan import ScanKey
+from qsm_dask.store.commit import Commit
+from qsm_dask.store.index import facts_of
+from qsm_dask.store.layout import INGEST_KEY
+
+if TYPE_CHECKING:
+    from qsm_dask.store.cohort import CohortStore
+
+WHOLE = "whole_brain"
+"""Name of label 0, the whole mask."""
+
+_BATCH = 256
+_VALUES = ("map", "region", "statistic")
+
+
+class _Regions(NamedTuple):
+    """Where the region values of one scan lie, and what its labels are called."""
+
+    scan: ScanKey
+    key: str
+    digest: str
+    names: tuple[tuple[int, str], ...]
+
+
+class _RegionBlock:
+    """A task: the region values of a batch of scans, (map, scan, region, statistic)."""
+
+    def __init__(self, store: "CohortStore", batch: Sequence[_Regions], columns: Mapping[str, int]) -> None:
+        self._store = store
+        self._batch = batch
+        self._columns = columns
+
+    def __call__(self) -> NDArray[np.float64]:
+        maps, statistics = len(COORDINATES["map"]), len(COORDINATES["statistic"])
+        values = np.full((maps, len(self._batch), len(self._columns), statistics), np.nan)
+        for row, (scan, key, _, names) in enumerate(self._batch):
+            commit = self._store.commit(scan, "regions", key)
+            if commit is None:
+                raise DamageError(f"{scan} regions: its commit is gone; `qsm-dask process` computes it again")
+            arrays = self._store.read(commit, ("region_labels", "region_values"))
+            columns = [self._columns[dict(names)[int(label)]] for label in arrays["region_labels"]]
+            values[:, row, columns] = arrays["region_values"]
+        return values
+
+
+class _RowsBlock:
+    """A task: a range of the first axis of one array of a commit."""
+
+    def __init__(self, store: "CohortStore", commit: Commit, name: str, rows: slice) -> None:
+        self._store = store
+        self._commit = commit
+        self._name = name
+        self._rows = rows
+
+    def __call__(self) -> NDArray[Any]:
+        return self._store.read_rows(self._commit, self._name, self._rows)
+
+
+def cohort_dataset(store: "CohortStore") -> xr.Dataset:
+    """The region values of every scan whose `regions` node is done.
+
+    Parameters
+    ----------
+    store : the cohort.
+
+    Returns
+    -------
+    xarray.Dataset : one variable a map (`chi` [ppm], `r2star` [1/s]) with dims (scan, region,
+        statistic), lazy, in blocks of 256 scans. Regions are the union over scans, by
+        name; a region or map that a scan lacks is NaN. `subject` and `session` stand
+        along `scan`. Opening reads the index only.
+
+    Raises
+    ------
+    DamageError : the index is damaged, or (when computed) a commit is.
+    """
+    found = list(_region_rows(store))
+    numbers: dict[str, int] = {WHOLE: 0}
+    for entry in found:
+        for label, name in entry.names:
+            numbers[name] = min(label, numbers.get(name, label))
+    regions = sorted(numbers, key=lambda name: (numbers[name], name))
+    values = _region_values(store, found, regions)
+    variables = {
+        name: (("scan", "region", "statistic"), values[number], _described(name))
+        for number, name in enumerate(COORDINATES["map"])
+    }
+    scans = [entry.scan for entry in found]
+    coordinates = {
+        "scan": _texts(str(scan) for scan in scans),
+        "region": _texts(regions),
+        "statistic": _texts(COORDINATES["statistic"]),
+        "subject": ("scan", _texts(scan.subject for scan in scans)),
+        "session": ("scan", _texts(scan.session or "" for scan in scans)),
+    }
+    return xr.Dataset(variables, coordinates, {"cohort": str(store.path)})
+
+
+def _texts(values: Iterable[str]) -> NDArray[np.str_]:
+    return np.array(list(values), dtype=np.str_)
+
+
+def _described(name: str) -> dict[str, str]:
+    return {"units": quantity(name).units, "long_name": quantity(name).meaning}
+
+
+def _region_rows(store: "CohortStore") -> Iterator[_Regions]:
+    index = store.index()
+    ingests = {row["scan"]: row for row in _records(index[index["node"] == "ingest"])}
+    done = index[(index["node"] == "regions") & (index["state"] == "done")]
+    known: dict[tuple[Any, ...], tuple[tuple[int, str], ...]] = {}
+    for row in sorted(_records(done), key=lambda row: ScanKey.parse(row["scan"])):
+        scan = ScanKey.parse(row["scan"])
+        ingest = ingests.get(row["scan"], {"facts": "{}"})
+        tables: tuple[Any, ...] = (row["facts"], ingest["facts"])
+        if tables not in known:
+            labels, names = facts_of(row).get("region_labels"), facts_of(ingest).get("labels")
+            if labels is None or names is None:  # rows that somebody wrote without facts
+                tables = (scan,)
+                labels, names = _from_commits(store, scan, row["key"])
+            known[tables] = region_names(labels, names)
+        yield _Regions(scan, row["key"], row["digest"], known[tables])
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
+
+
+def _from_commits(store: "CohortStore", scan: ScanKey, key: str) -> tuple[list[int], dict[str, str]]:
+    ingest = store.commit(scan, "ingest", INGEST_KEY)
+    regions = store.commit(scan, "regions", key)
+    labels = regions.arrays["region_labels"].get("values", []) if regions is not None else []
+    return labels, ingest.attributes.get("labels", {}) if ingest is not None else {}
+
+
+def region_names(labels: Iterable[int], names: Mapping[str, str]) -> tuple[tuple[int, str], ...]:
+    """Each label with the name of its region.
+
+    Parameters
+    ----------
+    labels : integers of `region_labels`; 0 is the whole mask.
+    names : name by label, as text, as the ingest commit has them. A label without one is
+        `label_<n>`; a name that two labels share is `<name>_<n>` for the later ones.
+    """
+    taken: dict[str, int] = {}
+    for label in labels:
+        name = WHOLE if label == 0 else names.get(str(label), f"label_{label}")
+        taken[name if name not in taken else f"{name}_{label}"] = label
+    return tuple((label, name) for name, label in taken.items())
+
+
+def _region_values(store: "CohortStore", found: Sequence[_Regions], regions: Sequence[str]) -> da.Array:
+    columns = {name: column for column, name in enumerate(regions)}
+    batches = [found[start : start + _BATCH] for start in range(0, len(found), _BATCH)]
+    chunks = (
+        (len(COORDINATES["map"]),),
+        tuple(len(batch) for batch in batches) or (0,),
+        (len(regions),),
+        (len(COORDINATES["statistic"]),),
+    )
+    if not batches:
+        empty: da.Array = da.from_array(np.full([sum(n) for n in chunks], np.nan))  # type: ignore[no-untyped-call]
+        return empty
+    sources = [(str(entry.scan), entry.key, entry.digest) for entry in found]
+    name = f"regions-{_token(store, sources, regions)}"
+    tasks = {(name, 0, i, 0, 0): (_RegionBlock(store, batch, columns),) for i, batch in enumerate(batches)}
+    return da.Array(tasks, name, chunks, dtype=np.float64)  # type: ignore[no-untyped-call]
+
+
+def _token(store: "CohortStore", *values: object) -> str:
+    """A task name that tells results apart, so that Dask never mistakes one for another."""
+    return blake2b(repr((str(store.path), values)).encode(), digest_size=8).hexdigest()
+
+
+def scan_dataset(store: "CohortStore", key: ScanKey | str) -> xr.Dataset:
+    """What is committed of one scan, newest pipeline first.
+
+    Parameters
+    ----------
+    store : the cohort.
+    key : the scan, or its name such as `sub-01_ses-1`.
+
+    Returns
+    -------
+    xarray.Dataset : the arrays over (echo, x, y, z), lazy, one block a volume; `te` [s] along
+        echo; units with each variable; affine [mm], voxel_size [mm], b0 [T] and b0_dir in
+        the attributes, where ingest knows them.
+
+    Raises
+    ------
+    StoreError : there is no such scan, or nothing of it is done; the message names near ones.
+    DamageError : (when computed) an object is missing or altered.
+    """
+    try:
+        scan = ScanKey.parse(key) if isinstance(key, str) else key
+    except ValueError as error:
+        raise StoreError(f"{error}{_near(store, str(key))}") from None
+    commits = list(_newest_commits(store, scan))
+    if not commits:
+        raise StoreError(f"{store.path} has nothing of a scan {scan}{_near(store, str(scan))}")
+    variables = {
+        name: (tuple(entry["dims"]), _lazy(store, commit, name), _described(name))
+        for commit in commits
+        for name, entry in commit.arrays.items()
+        if set(entry["dims"]) <= {"echo", *SPACE}
+    }
+    header = dict(next((commit.attributes.get("header", {}) for commit in commits), {}))
+    te = header.pop("te", None)
+    echoes = any("echo" in dims for dims, _, _ in variables.values())
+    coordinates = {"te": ("echo", np.asarray(te), _described("te"))} if te is not None and echoes else {}
+    about = {"scan": str(scan), "subject": scan.subject, "session": scan.session or ""}
+    return xr.Dataset(variables, coordinates, {**about, **header})
+
+
+def _newest_commits(store: "CohortStore", scan: ScanKey) -> Iterator[Commit]:
+    """The commits of a scan, ingest first; those that are not in the index are asked for."""
+    index = store.index()
+    rows = index[(index["scan"] == str(scan)) & (index["state"] == "done")]
+    keys = dict(zip(rows["node"], rows["key"], strict=True)) | {"ingest": INGEST_KEY}
+    for node in sorted(keys, key=lambda node: NODES.index(node) if node in NODES else len(NODES)):
+        commit = store.commit(scan, node, keys[node])
+        if commit is not None:
+            yield commit
+
+
+def _near(store: "CohortStore", name: str) -> str:
+    names = [str(scan) for scan in store.scans()]
+    near = [known for known in names if known.startswith(name)] or difflib.get_close_matches(name, names, n=5)
+    if near:
+        return f"; near it are {', '.join(near[:5])}"
+    return f"; it has {len(names)} scans, see `qsm-dask status`" if names else "; it has no scans yet"
+
+
+def _lazy(store: "CohortStore", commit: Commit, name: str) -> da.Array:
+    entry = commit.arrays[name]
+    shape = tuple(entry["shape"])
+    lead = len(shape) - 3
+    rows = [slice(n, n + 1) for n in range(shape[0])] if lead > 0 else [slice(0, shape[0] if shape else 1)]
+    chunks = tuple((1,) * n if axis == 0 and lead > 0 else (n,) for axis, n in enumerate(shape))
+    key = f"{name}-{_token(store, commit.folder)}"
+    rest = (0,) * (len(shape) - 1)
+    tasks = {(key, n, *rest) if shape else (key,): (_RowsBlock(store, commit, name, r),) for n, r in enumerate(rows)}
+    return da.Array(tasks, key, chunks, dtype=np.dtype(entry["dtype"]))  # type: ignore[no-untyped-call]

@@ -1,0 +1,216 @@
+"""The seam between the store and where its bytes lie: GET and PUT by key.
+
+Everything above asks for nothing that an object store lacks: no renaming of folders,
+no locks, no appending. A backend for one needs these seven members and passes the
+contract suite in `tests/store/test_files.py`.
+"""
+
+import errno
+import os
+import shutil
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+from uuid import uuid4
+
+from qsm_dask.errors import StoreError
+from qsm_dask.store.layout import inside
+
+
+class Files(Protocol):
+    """Bytes by key, below one root.
+
+    Every method raises `StoreError`, naming the place, when the backend fails.
+    """
+
+    @property
+    def url(self) -> str:
+        """The root, as the user gave it."""
+
+    def get(self, key: str) -> bytes | None:
+        """The whole object, or None if there is none."""
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write or replace one object: readers see the old or the new one whole, and on return it is durable."""
+
+    def put_all(self, objects: Iterable[tuple[str, bytes]]) -> None:
+        """Write objects that nobody reads yet; on return all are durable."""
+
+    def sizes(self, prefix: str) -> dict[str, int]:
+        """Every object below `prefix` with its size in bytes; empty if there is none."""
+
+    def names(self, prefix: str) -> list[str]:
+        """The next parts of the keys below `prefix` (all keys if it is empty), sorted; empty if there is none."""
+
+    def remove(self, prefix: str) -> None:
+        """Remove the object or everything below the prefix, if it exists."""
+
+
+_WRITERS = 4
+
+_ADVICE = {
+    errno.ENOSPC: "no space left on the device; free some and run the same command again",
+    errno.EDQUOT: "the disk quota is used up; free some space or files and run the same command again",
+    errno.EFBIG: "the file would be larger than the limit of this process or file system (see `ulimit -f`)",
+    errno.EACCES: "permission denied; give this user the right to read and write there",
+    errno.EPERM: "permission denied; give this user the right to read and write there",
+    errno.EROFS: "the file system is mounted read-only",
+    errno.ENAMETOOLONG: "the name is too long for this file system",
+}
+
+
+@contextmanager
+def _explained(action: str, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = _ADVICE.get(error.errno or 0, error.strerror or str(error))
+        raise StoreError(f"cannot {action} {path}: {reason}") from error
+
+
+class LocalFiles:
+    """A folder."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    @property
+    def url(self) -> str:
+        """The folder."""
+        return str(self._root)
+
+    def _path(self, key: str) -> Path:
+        return self._root / inside(key)
+
+    def get(self, key: str) -> bytes | None:
+        """The content of a file, or None."""
+        path = self._path(key)
+        with _explained("read", path):
+            try:
+                return path.read_bytes()
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+
+    def put(self, key: str, data: bytes) -> None:
+        """Replace a file in one step, and leave no half of it behind."""
+        path = self._path(key)
+        draft = path.with_name(f".{path.name}.{uuid4().hex}")
+        with _explained("write", path):
+            stale = {path.parent} if path.parent.is_dir() else self._above(path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                _write(draft, data)
+                draft.replace(path)
+            except BaseException:
+                draft.unlink(missing_ok=True)
+                raise
+        for folder in stale:
+            _sync_folder(folder)
+
+    def put_all(self, objects: Iterable[tuple[str, bytes]]) -> None:
+        """Write files that nobody reads yet, then make their folders durable."""
+        # Syncs that wait together share one commit of the file system's journal: ten times faster on a busy disk.
+        with ThreadPoolExecutor(_WRITERS) as writers:
+            try:
+                folders = self._write_all(objects, writers)
+                list(writers.map(_sync_folder, folders))
+            finally:
+                writers.shutdown(cancel_futures=True)
+
+    def _write_all(self, objects: Iterable[tuple[str, bytes]], writers: ThreadPoolExecutor) -> set[Path]:
+        folders: set[Path] = set()
+        pending: deque[Future[None]] = deque()
+        for key, data in objects:
+            path = self._path(key)
+            if path.parent not in folders:
+                with _explained("write", path):
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                folders |= self._above(path)
+            pending.append(writers.submit(_write_explained, path, data))
+            if len(pending) > _WRITERS:
+                pending.popleft().result()
+        for write in pending:
+            write.result()
+        return folders
+
+    def _above(self, path: Path) -> set[Path]:
+        """All folders between the root and a file: one that a rival has just made may not be durable yet."""
+        return {parent for parent in path.parents if parent.is_relative_to(self._root)}
+
+    def sizes(self, prefix: str) -> dict[str, int]:
+        """Every file below the folder, with its size."""
+        found: dict[str, int] = {}
+        with _explained("list", self._path(prefix)):
+            folders = [prefix]
+            while folders:
+                folder = folders.pop()
+                try:
+                    with os.scandir(self._path(folder)) as entries:
+                        for entry in entries:
+                            key = f"{folder}/{entry.name}"
+                            if entry.is_dir():
+                                folders.append(key)
+                            else:
+                                found[key] = entry.stat().st_size
+                except (FileNotFoundError, NotADirectoryError):
+                    continue
+        return found
+
+    def names(self, prefix: str) -> list[str]:
+        """What lies in the folder, without drafts and other hidden files."""
+        path = self._path(prefix) if prefix else self._root
+        with _explained("list", path):
+            try:
+                return sorted(entry.name for entry in path.iterdir() if not entry.name.startswith("."))
+            except (FileNotFoundError, NotADirectoryError):
+                return []
+
+    def remove(self, prefix: str) -> None:
+        """Delete the file or the folder."""
+        path = self._path(prefix)
+        with _explained("remove", path):
+            try:
+                path.unlink()
+            except (IsADirectoryError, PermissionError):
+                shutil.rmtree(path)
+            except FileNotFoundError:
+                return
+
+
+def _write_explained(path: Path, data: bytes) -> None:
+    with _explained("write", path):
+        _write(path, data)
+
+
+def _write(path: Path, data: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    with _explained("write", folder):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems cannot, and need not
+                raise
+        finally:
+            os.close(descriptor)
+
+
+def files_at(place: str | Path) -> Files:
+    """The backend of a place.
+
+    Raises
+    ------
+    StoreError : no backend serves such a place.
+    """
+    if "://" in str(place):
+        raise StoreError(f"{place}: a cohort is a folder of this machine or of a file system that it mounts")
+    return LocalFiles(Path(place).absolute())

@@ -1,0 +1,225 @@
+"""What users open: labelled, lazy, and equal to what was committed."""
+
+from collections.abc import Callable
+from typing import Any
+
+import dask
+import numpy as np
+import pytest
+import xarray as xr
+from numpy.typing import NDArray
+
+from qsm_dask.errors import DamageError, StoreError
+from qsm_dask.quantities import COORDINATES
+from qsm_dask.scan import ScanKey
+from qsm_dask.store import INGEST_KEY, CohortStore, Commit
+from qsm_dask.store import datasets as datasets_module
+from qsm_dask.store.datasets import region_names
+from tests.store.conftest import KEY, Write, chunks_of, flip
+
+LABELS = {"1": "caudate_left", "2": "putamen_left"}
+HEADER = {
+    "te": [0.004, 0.012, 0.02],
+    "b0": 3.0,
+    "b0_dir": [0.0, 0.0, 1.0],
+    "voxel_size": [1.0, 1.0, 2.0],
+    "affine": np.diag([1.0, 1, 2, 1]).tolist(),
+}
+Regions = Callable[..., NDArray[np.float64]]
+
+
+@pytest.fixture
+def regions(store: CohortStore, write: Write) -> Regions:
+    """Commit ingest and regions of a scan, record both, and return the values."""
+
+    def commit(name: str, labels: tuple[int, ...], names: dict[str, str], *, facts: bool = True) -> Any:
+        scan = ScanKey.parse(name)
+        values = np.random.default_rng(len(name) + sum(labels)).normal(size=(2, len(labels), 10))
+        chi = {"chi": np.zeros((2, 2, 2), np.float32)}
+        made = [
+            write(chi, scan=scan, node="ingest", key=INGEST_KEY, attributes={"labels": names}),
+            write({"region_labels": np.array(labels), "region_values": values}, scan=scan, node="regions"),
+        ]
+        rows = [commit.row() for commit in made]
+        store.record(rows if facts else [{**row, "facts": {}} for row in rows])
+        return values
+
+    return commit
+
+
+def test_region_values_stand_under_their_labels(store: CohortStore, regions: Regions) -> None:
+    one = regions("sub-01_ses-1", (0, 1, 2), LABELS)
+    two = regions("sub-02", (0, 2), LABELS)
+    found = store.dataset()
+    assert dict(found.sizes) == {"scan": 2, "region": 3, "statistic": 10}
+    assert list(found["scan"].values) == ["sub-01_ses-1", "sub-02"]
+    assert list(found["region"].values) == ["whole_brain", "caudate_left", "putamen_left"]
+    assert tuple(found["statistic"].values) == COORDINATES["statistic"]
+    assert list(found["subject"].values) == ["sub-01", "sub-02"]
+    assert list(found["session"].values) == ["ses-1", ""]
+    assert (found["chi"].attrs["units"], found["r2star"].attrs["units"]) == ("ppm", "1/s")
+    place = {"scan": "sub-01_ses-1", "region": "putamen_left", "statistic": "mean"}
+    assert float(found["chi"].sel(place)) == one[0, 2, 2]
+    np.testing.assert_array_equal(found["r2star"].sel(scan="sub-01_ses-1"), one[1])
+    np.testing.assert_array_equal(found["chi"].sel(scan="sub-02", region=["whole_brain", "putamen_left"]), two[0])
+    assert np.isnan(found["chi"].sel(scan="sub-02", region="caudate_left")).all()
+
+
+def test_one_name_is_one_region_whatever_its_number(store: CohortStore, regions: Regions) -> None:
+    one = regions("sub-01", (0, 1), {"1": "putamen_left"})
+    two = regions("sub-02", (0, 12), {"12": "putamen_left"})
+    found = store.dataset()["chi"].sel(region="putamen_left")
+    np.testing.assert_array_equal(found, np.stack([one[0, 1], two[0, 1]]))
+
+
+def test_labels_are_found_in_the_commits_if_the_index_lacks_them(store: CohortStore, regions: Regions) -> None:
+    values = regions("sub-01", (0, 2, 7), LABELS, facts=False)
+    found = store.dataset()
+    assert list(found["region"].values) == ["whole_brain", "putamen_left", "label_7"]
+    np.testing.assert_array_equal(found["chi"].sel(scan="sub-01"), values[0])
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "expected"),
+    [
+        ([0], {}, ["whole_brain"]),
+        ([0, 1, 2], {"1": "a", "2": "b"}, ["whole_brain", "a", "b"]),
+        ([0, 5], {}, ["whole_brain", "label_5"]),
+        ([0, 1, 2, 3], {"1": "a", "2": "a", "3": "a"}, ["whole_brain", "a", "a_2", "a_3"]),
+        ([0, 1], {"1": "whole_brain"}, ["whole_brain", "whole_brain_1"]),
+    ],
+)
+def test_every_label_has_a_name_of_its_own(labels: list[int], names: dict[str, str], expected: list[str]) -> None:
+    assert region_names(labels, names) == tuple(zip(labels, expected, strict=True))
+
+
+def test_opening_a_cohort_reads_no_arrays_and_no_commits(
+    store: CohortStore, regions: Regions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for n in range(5):
+        regions(f"sub-{n}", (0, 1), LABELS)
+    monkeypatch.setattr(datasets_module, "_BATCH", 2)
+    asked: list[str] = []
+    get = store._files.get
+    monkeypatch.setattr(store._files, "get", lambda key: asked.append(key) or get(key))
+    found = store.dataset()
+    assert [key for key in asked if not key.startswith("index/")] == []
+    assert found["chi"].chunks == ((2, 2, 1), (2,), (10,))
+    found["chi"].isel(scan=[3]).compute(scheduler="sync")
+    assert {key.split("/")[1] for key in asked if key.startswith("scans/")} == {"sub-2", "sub-3"}
+
+
+def test_a_dataset_can_be_computed_by_threads_and_processes(store: CohortStore, regions: Regions) -> None:
+    values = regions("sub-01", (0, 1), LABELS)
+    for scheduler in ("threads", "processes"):
+        found = store.dataset()["chi"].compute(scheduler=scheduler, num_workers=1)
+        np.testing.assert_array_equal(found[0], values[0])
+
+
+def test_a_cohort_without_results_opens_empty(store: CohortStore) -> None:
+    found = store.dataset().load()
+    assert dict(found.sizes) == {"scan": 0, "region": 1, "statistic": 10}
+
+
+def test_scans_that_are_not_done_are_left_out(store: CohortStore, regions: Regions) -> None:
+    regions("sub-01", (0, 1), LABELS)
+    regions("sub-02", (0, 1), LABELS)
+    store.record([{"scan": "sub-02", "node": "regions", "state": "failed", "reason": "out of memory"}])
+    assert list(store.dataset()["scan"].values) == ["sub-01"]
+
+
+def test_damage_is_named_when_it_is_computed(store: CohortStore, regions: Regions) -> None:
+    regions("sub-01", (0, 1), LABELS)
+    commit = store.commit(ScanKey.parse("sub-01"), "regions", KEY)
+    assert commit is not None
+    path = chunks_of(store, commit)[1]
+    flip(path, path.stat().st_size // 2)
+    found = store.dataset()
+    with pytest.raises(DamageError, match=f"sub-01 regions: {path}"):
+        found.load()
+    (store.path / "scans" / "sub-01" / "regions" / KEY / "COMMIT.json").unlink()
+    with pytest.raises(DamageError, match="sub-01 regions: its commit is gone"):
+        found.load()
+
+
+# One scan.
+
+
+@pytest.fixture
+def maps(store: CohortStore, scan: ScanKey, write: Write, arrays: dict[str, NDArray[Any]]) -> dict[str, Commit]:
+    rng = np.random.default_rng(1)
+    chi = {"chi": rng.normal(size=(6, 5, 4)).astype(np.float32), "chi_reference": np.zeros(3)}
+    made = {
+        "ingest": write(arrays, node="ingest", key=INGEST_KEY, attributes={"header": HEADER, "labels": LABELS}),
+        "field": write({"mask": np.ones((6, 5, 4), bool)}, node="field"),
+        "maps": write(chi, node="maps"),
+        "regions": write({"region_labels": np.array([0]), "region_values": np.zeros((2, 1, 10))}, node="regions"),
+    }
+    store.record([commit.row() for commit in made.values()])
+    return made
+
+
+def test_a_scan_opens_lazily_with_its_geometry(
+    store: CohortStore, scan: ScanKey, maps: dict[str, Commit], arrays: dict[str, NDArray[Any]]
+) -> None:
+    found = store.scan("sub-01_ses-1")
+    assert isinstance(found, xr.Dataset)
+    assert set(found.data_vars) == {"phase", "mask", "dseg", "chi"}
+    assert found["phase"].dims == ("echo", "x", "y", "z")
+    assert found["phase"].chunks == ((1, 1, 1), (6,), (5,), (4,))
+    assert found["chi"].dims == ("x", "y", "z")
+    assert all(dask.is_dask_collection(found[name].data) for name in found.data_vars)
+    assert {name: found[name].attrs["units"] for name in found.data_vars} == {
+        "phase": "rad", "mask": "1", "dseg": "1", "chi": "ppm",
+    }  # fmt: skip
+    np.testing.assert_array_equal(found["te"], HEADER["te"])
+    assert found["te"].dims == ("echo",)
+    assert found["te"].attrs["units"] == "s"
+    assert found.attrs["affine"] == HEADER["affine"]
+    assert (found.attrs["b0"], found.attrs["voxel_size"]) == (3.0, [1.0, 1.0, 2.0])
+    assert (found.attrs["scan"], found.attrs["subject"], found.attrs["session"]) == (str(scan), "sub-01", "ses-1")
+    np.testing.assert_array_equal(found["phase"], arrays["phase"])
+    xr.testing.assert_identical(found.load(), store.scan(scan).load())
+
+
+def test_the_mask_of_the_pipeline_hides_the_one_given(store: CohortStore, maps: dict[str, Commit]) -> None:
+    assert store.scan("sub-01_ses-1")["mask"].values.all()  # ingest's is empty, the pipeline's is full
+
+
+def test_reading_one_echo_leaves_the_others_alone(
+    store: CohortStore, maps: dict[str, Commit], arrays: dict[str, NDArray[Any]]
+) -> None:
+    folder = store.path / maps["ingest"].folder / "phase"
+    (folder / "c.0.0.0.0").unlink()
+    found = store.scan("sub-01_ses-1")["phase"]
+    np.testing.assert_array_equal(found.isel(echo=2).compute(), arrays["phase"][2])
+    with pytest.raises(DamageError, match=r"sub-01_ses-1 ingest: .*c.0.0.0.0 is missing"):
+        found.load()
+
+
+def test_a_scan_that_is_not_in_the_index_is_asked_for(
+    store: CohortStore, write: Write, arrays: dict[str, NDArray[Any]]
+) -> None:
+    write(arrays, node="ingest", key=INGEST_KEY, attributes={})
+    assert set(store.scan("sub-01_ses-1").data_vars) == set(arrays)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("sub-01", "nothing of a scan sub-01; near it are sub-01_ses-1"),
+        ("sub-01_ses-2", "near it are sub-01_ses-1"),
+        ("sub-99_run-5_T2starw", "it has 1 scans, see `qsm-dask status`"),
+        ("../sub-01_ses-1", "is not the name of a scan.*near it are sub-01_ses-1"),
+    ],
+)
+def test_an_unknown_scan_is_refused_with_near_names(
+    store: CohortStore, maps: dict[str, Commit], name: str, words: str
+) -> None:
+    with pytest.raises(StoreError, match=words):
+        store.scan(name)
+
+
+def test_an_empty_cohort_says_so(store: CohortStore) -> None:
+    with pytest.raises(StoreError, match="it has no scans yet"):
+        store.scan("sub-01")
