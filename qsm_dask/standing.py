@@ -10,6 +10,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import pandas as pd
+
 from qsm_dask.errors import ConfigError
 from qsm_dask.scan import Geometry, ScanKey
 from qsm_dask.store import INGEST_KEY, CohortStore, Commit
@@ -200,5 +202,5 @@ def _from_commit(commit: Commit) -> NodeState:
 
 
 def _number(value: Any) -> float:
-    """A number of the index, where a missing one is null or NaN."""
-    return float(value) if isinstance(value, int | float) and value == value else 0.0  # noqa: PLR0124 - NaN
+    """A number of the index, where one that is missing is null."""
+    return 0.0 if pd.isna(value) else float(value)

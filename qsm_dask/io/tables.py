@@ -46,7 +46,7 @@ def read_parquet(
     columns : the columns wanted; all when None.
     filters : conditions `(column, operator, value)` that rows meet, all of them.
     """
-    table = pq.read_table(pa.BufferReader(data), columns=columns, filters=filters)
+    table = pq.read_table(pa.BufferReader(data), columns=None if columns is None else list(columns), filters=filters)
     return pd.DataFrame(table.to_pandas())
 
 
@@ -60,6 +60,11 @@ def tsv_bytes(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
     for line in _lines(columns, rows):
         sink.write(line)
     return sink.getvalue().encode()
+
+
+def read_tsv(data: bytes) -> pd.DataFrame:
+    """Read what `tsv_bytes` writes, every cell as text; missing ones are NaN."""
+    return pd.read_csv(io.BytesIO(data), sep="\t", dtype=str, na_values=[MISSING], keep_default_na=False)
 
 
 def _lines(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[str]:

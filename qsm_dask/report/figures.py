@@ -95,6 +95,12 @@ def mosaic(layers: Sequence[Layer], mask: NDArray[np.bool_], affine: ArrayLike) 
     return _png(np.asarray(canvas.buffer_rgba())[..., :3])  # type: ignore[no-untyped-call]
 
 
+def size_of(png: bytes) -> tuple[int, int]:
+    """Width and height of a PNG file [pixels]."""
+    with Image.open(io.BytesIO(png)) as image:
+        return image.width, image.height
+
+
 def _pixels_per_mm(views: Sequence[View]) -> float:
     free = WIDTH_PX - GUTTER_PX - GAP_PX * (len(views) + 1)
     return free / sum(view.size[0] for view in views)

@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from qsm_dask.io.tables import parquet_bytes, read_parquet, tsv_bytes
+from qsm_dask.io.tables import parquet_bytes, read_parquet, read_tsv, tsv_bytes
 
 SCHEMA = pa.schema([("scan", pa.string()), ("value", pa.float64())])
 
@@ -44,5 +44,11 @@ def test_parquet_keeps_rows_nulls_and_one_group_a_batch() -> None:
 
 
 def test_reading_part_of_a_parquet_file() -> None:
-    found = read_parquet(parquet_bytes(batches(), SCHEMA), columns=["scan"], filters=[("value", ">", 1.0)])
+    found = read_parquet(parquet_bytes(batches(), SCHEMA), columns=("scan",), filters=[("value", ">", 1.0)])
     assert found.to_dict("list") == {"scan": ["c"]}
+
+
+def test_reading_a_tsv_back_keeps_texts_as_they_are() -> None:
+    found = read_tsv(tsv_bytes(["scan", "code"], [["sub-01", "007"], ["sub-02", None], ["sub-03", "NA"]]))
+    assert found["code"].tolist()[::2] == ["007", "NA"]
+    assert found["code"].isna().tolist() == [False, True, False]

@@ -1,4 +1,4 @@
-"""Small cohorts written straight into the store: what ingest and process would have left, with values chosen by hand."""
+"""Small cohorts written straight into the store: what ingest and process leave, with values chosen by hand."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -45,8 +45,8 @@ def test_long_table(cohort: CohortStore) -> None:
     assert (summary.scans, summary.with_values, summary.without, summary.warnings) == (3, 3, {}, ())
     table = long_table(cohort)
     assert list(table.columns) == [
-        "scan", "participant_id", "session_id", "map", "region", "structure", "hemisphere", "label", "statistic", "value",
-        "unit", "reference",
+        "scan", "participant_id", "session_id", "map", "region", "structure", "hemisphere", "label", "statistic",
+        "value", "unit", "reference",
     ]  # fmt: skip
     # two scans with two maps, one with chi only; four regions and ten statistics each
     assert len(table) == 2 * 2 * 40 + 40

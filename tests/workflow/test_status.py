@@ -28,6 +28,7 @@ def test_a_scan_that_is_done(tmp_path: Path) -> None:
         "peak_bytes": 10_000_000,
         "reason": "",
     }
+    assert [(row["seconds"], row["peak_bytes"]) for row in found.rows[1:]] == [(2.0, 30_000_000), (0.5, 20_000_000)]
     assert all(len(row["digest"]) == 32 for row in found.rows)
 
 
