@@ -152,7 +152,7 @@ def _ingest(cohort: CohortStore, sign: PhaseSign, acquisition: Acquisition, star
     key = acquisition.key
     commit = cohort.intact(key, "ingest", INGEST_KEY)
     request = _request(acquisition, sign)
-    before = commit.attributes if commit and commit.attributes["request"] == request else {"files": {}}
+    before = commit.attributes if commit and commit.attributes.get("request") == request else {"files": {}}
     stats = changes.stats(acquisition.files)
     if commit and changes.unchanged(stats, before["files"]):
         return commit.row() | {"changed": False}
@@ -173,7 +173,7 @@ def _ingest(cohort: CohortStore, sign: PhaseSign, acquisition: Acquisition, star
             "metadata": metadata,
             **_attributes(reading),
         }
-    if commit and commit.attributes["digests"] == attributes["digests"]:
+    if commit and commit.attributes.get("digests") == attributes["digests"]:
         return cohort.amend(key, commit, attributes).row() | {"changed": False}
     commit = cohort.write(
         key,

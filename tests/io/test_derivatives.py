@@ -115,6 +115,17 @@ def test_scan_space_whole_brain_and_plain_maps_come_first(tmp_path, root):
     }
 
 
+def test_another_space_is_taken_only_where_there_is_nothing_else(tmp_path, root):
+    scan(root, "sub-01_ses-1")
+    derived(tmp_path / "out", "sub-01_dseg")
+    derived(tmp_path / "out", "sub-01_ses-1_space-MNI152_dseg")
+    derived(tmp_path / "out", "sub-01_ses-1_space-MNI152_mask")
+    assert matched(root, str(tmp_path / "out"))[0]["sub-01_ses-1"] == {
+        "dseg": "sub-01_dseg.nii.gz",
+        "mask": "sub-01_ses-1_space-MNI152_mask.nii.gz",
+    }
+
+
 def test_only_what_is_named_enters(tmp_path, root):
     scan(root)
     derived(tmp_path / "out", "sub-01_dseg")

@@ -7,7 +7,7 @@ from qsm_dask.io.sidecars import echo_times, field_strength, resolve
 from tests.io.bids_tree import dataset, write_json
 
 
-def resolved(root, **where):
+def resolved(root):
     """Resolved values of every image, by file name."""
     return {
         image.file.label.rpartition("/")[2]: resolve(image.sidecars)
@@ -60,6 +60,14 @@ def test_a_sidecar_does_not_apply_where_an_entity_differs_or_is_absent(tmp_path)
     found = resolved(root)
     assert found["sub-01_echo-1_part-mag_MEGRE.nii.gz"] == {}
     assert found["sub-01_part-mag_T2starw.nii.gz"] == {"Manufacturer": "T2starw only"}
+
+
+def test_in_one_folder_the_sidecar_with_more_entities_overrides(tmp_path):
+    root = dataset(tmp_path)
+    touch(root, "sub-01/anat/sub-01_acq-x_echo-1_part-mag_MEGRE.nii.gz")
+    write_json(root / "acq-x_echo-1_MEGRE.json", {"EchoTime": 0.002})
+    write_json(root / "echo-1_MEGRE.json", {"EchoTime": 0.001, "Manufacturer": "any"})
+    assert resolved(root)["sub-01_acq-x_echo-1_part-mag_MEGRE.nii.gz"] == {"EchoTime": 0.002, "Manufacturer": "any"}
 
 
 def test_a_null_in_a_closer_sidecar_takes_a_value_away(tmp_path):
