@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dask.array as da
 import numpy as np
-import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
@@ -25,7 +24,8 @@ WHOLE = "whole_brain"
 """Name of label 0, the whole mask."""
 
 _BATCH = 256
-_VALUES = ("map", "region", "statistic")
+_TABLES = ("region_labels", "labels")
+"""The facts of a regions row and of an ingest row that name regions."""
 
 
 class _Regions(NamedTuple):
@@ -91,8 +91,8 @@ def cohort_dataset(store: "CohortStore") -> xr.Dataset:
     """
     found = list(_region_rows(store))
     numbers: dict[str, int] = {WHOLE: 0}
-    for entry in found:
-        for label, name in entry.names:
+    for names in {id(entry.names): entry.names for entry in found}.values():  # scans share few tables
+        for label, name in names:
             numbers[name] = min(label, numbers.get(name, label))
     regions = sorted(numbers, key=lambda name: (numbers[name], name))
     values = _region_values(store, found, regions)
@@ -121,24 +121,20 @@ def _described(name: str) -> dict[str, str]:
 
 def _region_rows(store: "CohortStore") -> Iterator[_Regions]:
     index = store.index()
-    ingests = {row["scan"]: row for row in _records(index[index["node"] == "ingest"])}
+    ingested = index[index["node"] == "ingest"]
+    ingests = dict(zip(ingested["scan"], ingested["facts"], strict=True))
     done = index[(index["node"] == "regions") & (index["state"] == "done")]
     known: dict[tuple[Any, ...], tuple[tuple[int, str], ...]] = {}
-    for row in sorted(_records(done), key=lambda row: ScanKey.parse(row["scan"])):
-        scan = ScanKey.parse(row["scan"])
-        ingest = ingests.get(row["scan"], {"facts": "{}"})
-        tables: tuple[Any, ...] = (row["facts"], ingest["facts"])
+    rows = zip(map(ScanKey.parse, done["scan"]), done["key"], done["digest"], done["facts"], strict=True)
+    for scan, key, digest, facts in sorted(rows, key=lambda row: row[0]):
+        tables: tuple[Any, ...] = (facts, ingests.get(str(scan), "{}"))
         if tables not in known:
-            labels, names = facts_of(row).get("region_labels"), facts_of(ingest).get("labels")
+            labels, names = (facts_of(text).get(name) for text, name in zip(tables, _TABLES, strict=True))
             if labels is None or names is None:  # rows that somebody wrote without facts
                 tables = (scan,)
-                labels, names = _from_commits(store, scan, row["key"])
+                labels, names = _from_commits(store, scan, key)
             known[tables] = region_names(labels, names)
-        yield _Regions(scan, row["key"], row["digest"], known[tables])
-
-
-def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
+        yield _Regions(scan, key, digest, known[tables])
 
 
 def _from_commits(store: "CohortStore", scan: ScanKey, key: str) -> tuple[list[int], dict[str, str]]:

@@ -150,7 +150,7 @@ def _newest(table: pa.Table) -> pd.DataFrame:
     return frame.drop_duplicates(["scan", "node"], keep="last", ignore_index=True)
 
 
-def facts_of(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The facts of an index row."""
-    found = json.loads(row["facts"])
+def facts_of(text: str) -> dict[str, Any]:
+    """The facts of an index row, from its column `facts`."""
+    found = json.loads(text)
     return found if isinstance(found, dict) else {}

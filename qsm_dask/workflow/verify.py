@@ -93,6 +93,6 @@ def _results(
 
 
 def _memory(facts: str) -> int:
-    geometry = facts_of({"facts": facts}).get("geometry")
+    geometry = facts_of(facts).get("geometry")
     volume = 8 * Geometry.from_dict(geometry).voxels if geometry else 0
     return max(_BATCH_BYTES, 3 * volume)

@@ -38,7 +38,7 @@ def images(draw: st.DrawFn) -> dict[str, NDArray[Any]]:
 
 
 @given(values=images())
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_arrays_come_back_bit_for_bit(store: CohortStore, scan: ScanKey, values: dict[str, NDArray[Any]]) -> None:
     store.write(scan, "field", KEY, values, attributes={}, provenance={}, seconds=0, peak_bytes=0)
     commit = store.commit(scan, "field", KEY)

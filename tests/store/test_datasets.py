@@ -109,11 +109,11 @@ def test_opening_a_cohort_reads_no_arrays_and_no_commits(
     assert {key.split("/")[1] for key in asked if key.startswith("scans/")} == {"sub-2", "sub-3"}
 
 
-def test_a_dataset_can_be_computed_by_threads_and_processes(store: CohortStore, regions: Regions) -> None:
+@pytest.mark.parametrize("scheduler", ["threads", pytest.param("processes", marks=pytest.mark.slow)])
+def test_a_dataset_can_be_computed_by_others(store: CohortStore, regions: Regions, scheduler: str) -> None:
     values = regions("sub-01", (0, 1), LABELS)
-    for scheduler in ("threads", "processes"):
-        found = store.dataset()["chi"].compute(scheduler=scheduler, num_workers=1)
-        np.testing.assert_array_equal(found[0], values[0])
+    found = store.dataset()["chi"].compute(scheduler=scheduler, num_workers=1)
+    np.testing.assert_array_equal(found[0], values[0])
 
 
 def test_a_cohort_without_results_opens_empty(store: CohortStore) -> None:
