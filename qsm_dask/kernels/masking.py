@@ -1,0 +1,234 @@
+"""Masks of the voxels to trust: from brightness, and from the reliability of phase."""
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import ndimage
+
+from qsm_dask.kernels import series
+from qsm_dask.kernels.distance import deeper, depth_squared
+from qsm_dask.kernels.doors import Vector, check_voxel_size
+from qsm_dask.kernels.jit import compiled
+from qsm_dask.kernels.series import Mask, Real
+from qsm_dask.kernels.unwrap.weights import voxel_quality
+
+_BINS = 256
+_BRIGHT_SHARE = 0.5
+
+
+def magnitude(
+    magnitude: NDArray[Any],
+    voxel_size: ArrayLike,
+    /,
+    *,
+    opening_mm: float = 7.0,
+    closing_mm: float = 3.0,
+    erosion_mm: float = 0.0,
+) -> Mask:
+    """Find the brain, roughly, as the largest bright object: no brain extraction, but no skull.
+
+    The echoes' root mean square is cut at Otsu's threshold, after the brightest voxels (fat,
+    inflow) are levelled. What only narrow bridges hold to the largest object, such as scalp, eyes
+    and muscles, is cut off by an opening; sulci and vessels are closed and holes filled.
+
+    An image without air has no dark class: the threshold never exceeds half the mean of the
+    bright one, so that a field of view filled by tissue is kept whole.
+
+    Of two objects apart only the larger is kept. Muscle that broadly touches the head may stay:
+    follow with `mask.phase_quality`, or hand over a mask from a brain extraction tool.
+
+    Parameters
+    ----------
+    magnitude : (echo, x, y, z), of any scale.
+    voxel_size : spacing [mm].
+    opening_mm : bridges up to twice this wide are cut [mm]; 0 cuts none, and less than a voxel
+        does nothing.
+    closing_mm : gaps up to twice this wide are closed [mm].
+    erosion_mm : depth taken off at the end [mm]; faces of the image are not eroded.
+
+    Returns
+    -------
+    bool (x, y, z).
+
+    Raises
+    ------
+    ValueError : magnitude is not (echo, x, y, z), is NaN, infinite, or nowhere positive, a
+        length is negative, or the erosion leaves nothing.
+
+    References
+    ----------
+    N. Otsu, IEEE Trans. Syst. Man Cybern. 1979, doi:10.1109/TSMC.1979.4310076
+    """
+    size = check_voxel_size(voxel_size)
+    _refuse_negative(opening_mm=opening_mm, closing_mm=closing_mm, erosion_mm=erosion_mm)
+    echoes = series.echoes("magnitude", magnitude, None, None)
+    bright = _bright(echoes)
+    core = _largest(_eroded(bright, size, opening_mm) if opening_mm else bright)
+    found = core if core is not None else _largest(bright)
+    if found is None:
+        raise ValueError("magnitude has no voxel above its threshold: is it an image of magnitudes?")
+    if core is not None and opening_mm:
+        found = _dilated(found, size, opening_mm) & bright
+    if closing_mm:
+        found = _eroded(_dilated(found, size, closing_mm), size, closing_mm)
+    found = _filled(found)
+    if erosion_mm:
+        found = _eroded(found, size, erosion_mm)
+        if not found.any():
+            raise ValueError(f"erosion_mm is {erosion_mm}: eroded so deep, the mask is empty")
+    return found
+
+
+def phase_quality(
+    phase: NDArray[Any],
+    mask: NDArray[Any],
+    te: ArrayLike,
+    magnitude: NDArray[Any] | None = None,
+    /,
+    *,
+    threshold: float = 0.5,
+) -> tuple[Mask, Real]:
+    """Narrow a mask to where phase is reliable, by the ROMEO weights of a voxel's six edges.
+
+    Kept is the largest object of voxels above the threshold, with the holes inside it that the
+    mask had not. Edges that leave the mask count as zero, so that thin layers (scalp, marrow)
+    go, and islands with them.
+
+    Parameters
+    ----------
+    phase : (echo, x, y, z) wrapped phase [rad].
+    mask : (x, y, z) voxels to choose from.
+    te : (echo,) echo times [s].
+    magnitude : (echo, x, y, z) or None: its coherence is left out, and qualities are higher.
+    threshold : quality from which a voxel is kept, 0 to 1.
+
+    Returns
+    -------
+    mask : bool (x, y, z), a part of the mask given.
+    phase_quality : float32 (x, y, z), 0 to 1, zero outside the mask given.
+
+    Raises
+    ------
+    ValueError : shapes or echo counts disagree, the mask is empty, values inside it are NaN or
+        infinite, the threshold is not between 0 and 1, or no voxel reaches it.
+
+    References
+    ----------
+    B. Dymerska et al., Magn. Reson. Med. 2021, doi:10.1002/mrm.28563
+    """
+    if not 0 <= threshold < 1:
+        raise ValueError(f"threshold is {threshold}: a quality lies between 0 and 1")
+    inside = series.inside(mask)
+    times = series.echo_times(te)
+    wrapped = series.echoes("phase", phase, times, inside)
+    strength = None if magnitude is None else series.echoes("magnitude", magnitude, times, inside)
+    quality = voxel_quality(wrapped, times, strength, inside)
+    kept = _largest(quality > threshold)
+    if kept is None:
+        raise ValueError(f"no voxel's phase quality exceeds {threshold} (the best is {quality.max():.2f}): lower it")
+    return _filled(kept) & inside, quality
+
+
+def _refuse_negative(**lengths: float) -> None:
+    for name, length in lengths.items():
+        if not (math.isfinite(length) and length >= 0):
+            raise ValueError(f"{name} is {length}: it must be a length in mm, 0 or more")
+
+
+def _bright(echoes: Real) -> Mask:
+    combined = np.zeros(echoes.shape[1:], dtype=np.float32)
+    _root_mean_square(echoes, combined)
+    typical = _mean_above(combined, _mean_above(combined, 0.0))
+    if not typical > 0:
+        raise ValueError("magnitude is nowhere positive: there is nothing to mask")
+    threshold = _otsu(_histogram(combined, typical)) * typical
+    bright: Mask = combined > np.float32(min(threshold, _BRIGHT_SHARE * typical))
+    return bright
+
+
+def _otsu(counts: NDArray[np.int64]) -> float:
+    """The threshold of greatest variance between two classes, as a fraction of the histogram's range."""
+    centres = (np.arange(counts.size) + 0.5) / counts.size
+    below, sums = np.cumsum(counts)[:-1].astype(np.float64), np.cumsum(counts * centres)
+    above = counts.sum() - below
+    apart = np.zeros(below.size)
+    both = (below > 0) & (above > 0)
+    apart[both] = sums[:-1][both] / below[both] - (sums[-1] - sums[:-1])[both] / above[both]
+    return float((np.argmax(below * above * apart**2) + 1) / counts.size)
+
+
+def _largest(mask: Mask) -> Mask | None:
+    """The largest object whose voxels touch by their faces, or None where there is none."""
+    labels, number = ndimage.label(mask)
+    if number == 0:
+        return None
+    largest: Mask = labels == np.argmax(_sizes(labels, number)[1:]) + 1
+    return largest
+
+
+def _filled(mask: Mask) -> Mask:
+    """The mask with the holes from which no way leads to the faces of the image."""
+    labels, number = ndimage.label(~mask)
+    hole = np.ones(number + 1, dtype=np.bool_)
+    hole[0] = False
+    for axis in range(3):
+        for face in (0, -1):
+            hole[labels.take(face, axis=axis)] = False
+    filled: Mask = mask | hole[labels]
+    return filled
+
+
+def _eroded(mask: Mask, size: Vector, depth_mm: float) -> Mask:
+    """The voxels deeper than a length, as if the image went on beyond its faces."""
+    if mask.all() or not mask.any():
+        return mask
+    margins = [(math.ceil(depth_mm / length),) * 2 for length in size]
+    padded = np.pad(mask, margins, mode="edge")
+    kept = deeper(depth_squared(padded, size, depth_mm), depth_mm)
+    return np.ascontiguousarray(kept[tuple(slice(m, m + n) for (m, _), n in zip(margins, mask.shape, strict=True))])
+
+
+def _dilated(mask: Mask, size: Vector, reach_mm: float) -> Mask:
+    dilated: Mask = ~_eroded(~mask, size, reach_mm)
+    return dilated
+
+
+@compiled
+def _root_mean_square(echoes: Real, combined: Real) -> None:
+    number, nx, ny, nz = echoes.shape
+    for x in range(nx):
+        for y in range(ny):
+            for z in range(nz):
+                total = 0.0
+                for echo in range(number):
+                    total += float(echoes[echo, x, y, z]) ** 2
+                combined[x, y, z] = np.sqrt(total / number)
+
+
+@compiled
+def _mean_above(volume: Real, limit: float) -> float:
+    total, count = 0.0, 0
+    for value in volume.flat:
+        if value > limit:
+            total += float(value)
+            count += 1
+    return float(total / count) if count else limit
+
+
+@compiled
+def _histogram(volume: Real, top: float) -> NDArray[np.int64]:
+    """Counts in equal bins from 0 to `top`; what is brighter counts in the last."""
+    counts = np.zeros(_BINS, dtype=np.int64)
+    for value in volume.flat:
+        counts[min(_BINS - 1, int(value / top * _BINS))] += 1
+    return counts
+
+
+@compiled
+def _sizes(labels: NDArray[np.signedinteger], number: int) -> NDArray[np.int64]:
+    counts = np.zeros(number + 1, dtype=np.int64)
+    for label in labels.flat:
+        counts[label] += 1
+    return counts

@@ -1,0 +1,165 @@
+"""Removing what phase a scan has at echo time zero."""
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from qsm_dask.kernels import series
+from qsm_dask.kernels.doors import check_voxel_size
+from qsm_dask.kernels.jit import compiled
+from qsm_dask.kernels.series import Mask, Real
+from qsm_dask.kernels.smoothing import gaussian
+from qsm_dask.kernels.unwrap.romeo import romeo
+
+_TURN = 2 * np.pi
+
+
+def mcpc3ds(
+    phase: NDArray[Any],
+    mask: NDArray[Any],
+    te: ArrayLike,
+    voxel_size: ArrayLike,
+    magnitude: NDArray[Any] | None = None,
+    /,
+    *,
+    smoothing_mm: float = 7.0,
+) -> tuple[Real, Real]:
+    """Remove the phase offset that coils and transmitter leave, by MCPC-3D-S on combined data.
+
+    The phase that accrues between the first two echoes (their Hermitian inner product, unwrapped
+    in space) is extrapolated to echo time zero; what the first echo has beyond that is the offset.
+    It is smoothed as a complex number, each voxel by the inverse variance of its offset, and taken
+    from every echo. Where the inner product is a turn off, phase stays proportional to echo time
+    for the first two echoes, whatever their spacing.
+
+    Parameters
+    ----------
+    phase : (echo, x, y, z) wrapped phase [rad] of two echoes or more, of one read-out polarity.
+    mask : (x, y, z) voxels to work on.
+    te : (echo,) echo times [s].
+    voxel_size : spacing [mm].
+    magnitude : (echo, x, y, z) or None: all voxels count alike.
+    smoothing_mm : standard deviation of the Gaussian [mm]; offsets vary over centimetres.
+
+    Returns
+    -------
+    phase : float32 (echo, x, y, z) wrapped phase without offset [rad], zero outside the mask.
+    phase_offset : float32 (x, y, z) what was removed [rad], -pi to pi, zero outside the mask.
+
+    Raises
+    ------
+    ValueError : fewer than two echoes, shapes or echo counts that disagree, an empty mask, NaN or
+        infinite values inside the mask, or a smoothing that is not positive.
+
+    References
+    ----------
+    K. Eckstein et al., Magn. Reson. Med. 2018, doi:10.1002/mrm.26963
+    """
+    times = series.echo_times(te, at_least=2)
+    inside = series.inside(mask)
+    wrapped = series.echoes("phase", phase, times, inside)
+    strength = None if magnitude is None else series.echoes("magnitude", magnitude, times, inside)
+    size = check_voxel_size(voxel_size)
+    if not (math.isfinite(smoothing_mm) and smoothing_mm > 0):
+        raise ValueError(f"smoothing_mm is {smoothing_mm}: it must be a positive length in mm")
+    offset = _offset(wrapped, inside, float(times[0]), float(times[1] - times[0]), strength, size, smoothing_mm)
+    removed = np.zeros(wrapped.shape, dtype=np.float32)
+    _remove(wrapped, offset, inside, removed)
+    return removed, offset
+
+
+def _offset(
+    wrapped: Real,
+    inside: Mask,
+    first: float,
+    spacing: float,
+    strength: Real | None,
+    size: tuple[float, float, float],
+    smoothing_mm: float,
+) -> Real:
+    ratio = first / spacing
+    product = np.zeros((1, *inside.shape), dtype=np.float32)
+    _phase_between(wrapped, inside, product)
+    brightness = None
+    if strength is not None:
+        brightness = np.zeros((1, *inside.shape), dtype=np.float32)
+        _geometric_mean(strength, inside, brightness)
+    imaginary = romeo(product, inside, spacing, brightness)[0]
+    real: Real = product[0]
+    del product, brightness
+    _extrapolate(
+        wrapped, wrapped if strength is None else strength, strength is not None, inside, ratio, real, imaginary
+    )
+    sigma = (smoothing_mm / size[0], smoothing_mm / size[1], smoothing_mm / size[2])
+    gaussian(real, sigma)
+    gaussian(imaginary, sigma)
+    _to_angle(real, imaginary, inside)
+    return real
+
+
+@compiled
+def _phase_between(phase: Real, inside: Mask, product: Real) -> None:
+    """Phase of the Hermitian inner product of the first two echoes."""
+    nx, ny, nz = inside.shape
+    for x in range(nx):
+        for y in range(ny):
+            for z in range(nz):
+                if inside[x, y, z]:
+                    step = phase[1, x, y, z] - phase[0, x, y, z]
+                    product[0, x, y, z] = step - _TURN * np.rint(step / _TURN)
+
+
+@compiled
+def _geometric_mean(magnitude: Real, inside: Mask, brightness: Real) -> None:
+    nx, ny, nz = inside.shape
+    for x in range(nx):
+        for y in range(ny):
+            for z in range(nz):
+                if inside[x, y, z]:
+                    squared = float(magnitude[0, x, y, z]) * float(magnitude[1, x, y, z])
+                    brightness[0, x, y, z] = np.sqrt(max(0.0, squared))
+
+
+@compiled
+def _extrapolate(
+    phase: Real, magnitude: Real, weighted: bool, inside: Mask, ratio: float, real: Real, accrued: Real
+) -> None:
+    """The weighted offset as a complex number; its imaginary part takes the place of the accrued phase."""
+    nx, ny, nz = inside.shape
+    for x in range(nx):
+        for y in range(ny):
+            for z in range(nz):
+                if not inside[x, y, z]:
+                    continue
+                weight = 1.0
+                if weighted:
+                    a, b = float(magnitude[0, x, y, z]) ** 2, float(magnitude[1, x, y, z]) ** 2
+                    noise = (1 + ratio) ** 2 * b + ratio**2 * a
+                    weight = a * b / noise if noise > 0 else 0.0
+                angle = phase[0, x, y, z] - ratio * accrued[x, y, z]
+                real[x, y, z] = weight * np.cos(angle)
+                accrued[x, y, z] = weight * np.sin(angle)
+
+
+@compiled
+def _to_angle(real: Real, imaginary: Real, inside: Mask) -> None:
+    nx, ny, nz = inside.shape
+    for x in range(nx):
+        for y in range(ny):
+            for z in range(nz):
+                angle = np.arctan2(imaginary[x, y, z], real[x, y, z]) if inside[x, y, z] else np.float32(0)
+                real[x, y, z] = angle
+
+
+@compiled
+def _remove(phase: Real, offset: Real, inside: Mask, removed: Real) -> None:
+    echoes, nx, ny, nz = phase.shape
+    for echo in range(echoes):
+        for x in range(nx):
+            for y in range(ny):
+                for z in range(nz):
+                    if inside[x, y, z]:
+                        angle = phase[echo, x, y, z] - offset[x, y, z]
+                        removed[echo, x, y, z] = angle - _TURN * np.rint(angle / _TURN)
