@@ -133,7 +133,7 @@ def _row(
             extent=(left, left + width, low, low + tall),
             origin="lower",
         )
-        if layer.contour and trusted.any() and not trusted.all():
+        if layer.contour and min(trusted.shape) > 1 and trusted.any() and not trusted.all():
             step_x, step_y = width / trusted.shape[1], tall / trusted.shape[0]
             columns = left + step_x * (np.arange(trusted.shape[1]) + 0.5)
             rows = low + step_y * (np.arange(trusted.shape[0]) + 0.5)
@@ -165,10 +165,10 @@ def _png(pixels: NDArray[np.uint8]) -> bytes:
     """
     ramp = np.rint(np.linspace(0, 255, _GREYS)).repeat(3)
     shades = np.outer(np.arange(1, _CONTOUR_SHADES + 1) / _CONTOUR_SHADES, CONTOUR)
-    lightest = pixels.max(axis=2)
-    coloured = lightest - pixels.min(axis=2) > 255 // _CONTOUR_SHADES
-    index = np.rint(lightest * ((_GREYS - 1) / 255.0))
-    depth = np.rint(lightest * (_CONTOUR_SHADES / CONTOUR[0])).clip(1, _CONTOUR_SHADES)
+    red, blue = pixels[..., 0].astype(np.float32), pixels[..., 2]
+    coloured = red - blue > 255 // _CONTOUR_SHADES  # only the contour is not grey, and it has no blue
+    index = np.rint(red * ((_GREYS - 1) / 255.0))
+    depth = np.rint(red * (_CONTOUR_SHADES / CONTOUR[0])).clip(1, _CONTOUR_SHADES)
     image = Image.fromarray(np.where(coloured, _GREYS - 1 + depth, index).astype(np.uint8), mode="P")
     image.putpalette([*ramp.astype(int), *np.rint(shades).astype(int).ravel()])
     buffer = io.BytesIO()

@@ -277,18 +277,20 @@ def _endings(values: _Values) -> list[str]:
 
 def _lacking(wide: _Wide) -> list[str]:
     """Regions that some scans have and others do not, among the scans with label images."""
-    numbers = {key: place for key, place in wide.columns.items() if key[2] == "n" and key[0] == "chi"}
+    numbers = {key[1]: place for key, place in wide.columns.items() if key[0] == "chi" and key[2] == "n"}
     counts: Counter[int] = Counter()
     labelled = 0
-    for _, places, _ in wide.rows:
-        mine = set(places.tolist()) & set(numbers.values())
-        labelled += len(mine) > 1
-        counts.update(mine)
-    found = []
-    for (_, ending, _), place in sorted(numbers.items()):
-        if ending != WHOLE and counts[place] < labelled:
-            found.append(f"{ending} ({labelled - counts[place]} of {labelled} scans)")
-    return [f"regions that the label images of some scans lack: {', '.join(found)}"] if found else []
+    for _, places, values in wide.rows:
+        counted = np.isin(places, list(numbers.values()))
+        labelled += int(counted.sum()) > 1
+        counts.update(places[counted & (values > 0)].tolist())
+    found = [
+        f"{ending} ({labelled - counts[place]} of {labelled} scans)"
+        for ending, place in sorted(numbers.items())
+        if ending != WHOLE and counts[place] < labelled
+    ]
+    meaning = "regions that some scans lack (no such label, or none of its voxels inside the mask)"
+    return [f"{meaning}: {', '.join(found)}"] if found else []
 
 
 def _wide_dictionary(participants: Participants, wide: _Wide) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from qsm_dask.report.figures import CONTOUR, GUTTER_PX, WIDTH_PX, Layer, mosaic
+from qsm_dask.report.figures import CONTOUR, GUTTER_PX, WIDTH_PX, Layer, mosaic, size_of
 from qsm_dask.report.planes import frame
 
 
@@ -118,3 +118,16 @@ def test_nothing_to_draw_and_shapes_that_differ_are_refused() -> None:
         mosaic([], mask, np.eye(4))
     with pytest.raises(ValueError, match=r"Susceptibility has shape \(4, 4, 5\)"):
         mosaic([chi(np.zeros((4, 4, 5)))], mask, np.eye(4))
+
+
+def test_volumes_one_voxel_thick_are_drawn() -> None:
+    mask = np.zeros((8, 9, 1), bool)
+    mask[2:6, 2:7] = True
+    layers = [chi(np.zeros(mask.shape)), Layer("Magnitude", "", 0.0, 1.0, np.ones(mask.shape), contour=True)]
+    assert pixels(mosaic(layers, mask, np.eye(4))).shape[1] == WIDTH_PX
+
+
+def test_the_size_of_a_picture() -> None:
+    mask = np.ones((4, 4, 4), bool)
+    png = mosaic([chi(np.zeros(mask.shape))], mask, np.eye(4))
+    assert size_of(png) == Image.open(io.BytesIO(png)).size

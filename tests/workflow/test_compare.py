@@ -204,7 +204,7 @@ def test_label_images_that_differ(tmp_path: Path) -> None:
     )  # fmt: skip
     summary = compare.run(cohort)
     (warning,) = summary.warnings
-    assert warning.startswith("regions that the label images of some scans lack: ")
+    assert warning.startswith("regions that some scans lack (no such label, or none of its voxels inside the mask): ")
     assert "red_nucleus (1 of 3 scans)" in warning
     table = tsv(cohort, "regions")
     assert table.loc["sub-04", ["chi_median_putamen_left_1", "chi_median_putamen_left_2"]].tolist() == [0.01, 0.02]
@@ -221,8 +221,10 @@ def test_a_statistic_that_is_not_defined_stays_missing(tmp_path: Path) -> None:
     array[0, 1, 1:] = np.nan  # a region of no voxels has a count and nothing else
     array[0, 1, 0] = 0
     cohorts.regions(cohort, ingested, keyed["regions"], [0, 1], array)
-    compare.run(cohort)
+    cohorts.add(cohort, "sub-02", {0: 0.0, 1: 0.06})
+    assert compare.run(cohort).warnings[0].endswith(": putamen_left (1 of 2 scans)")
     table = long_table(cohort)
+    table = table[table["scan"] == "sub-01"]
     empty = table[table["label"] == 1].set_index("statistic")["value"]
     assert empty["n"] == 0
     assert empty.drop("n").isna().all()
