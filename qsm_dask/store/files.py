@@ -8,9 +8,8 @@ contract suite in `tests/store/test_files.py`.
 import errno
 import os
 import shutil
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -50,6 +49,7 @@ class Files(Protocol):
 
 
 _WRITERS = 4
+_BATCH_BYTES = 32 * 2**20
 
 _ADVICE = {
     errno.ENOSPC: "no space left on the device; free some and run the same command again",
@@ -122,18 +122,13 @@ class LocalFiles:
 
     def _write_all(self, objects: Iterable[tuple[str, bytes]], writers: ThreadPoolExecutor) -> set[Path]:
         folders: set[Path] = set()
-        pending: deque[Future[None]] = deque()
-        for key, data in objects:
-            path = self._path(key)
-            if path.parent not in folders:
-                with _explained("write", path):
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                folders |= self._above(path)
-            pending.append(writers.submit(_write_explained, path, data))
-            if len(pending) > _WRITERS:
-                pending.popleft().result()
-        for write in pending:
-            write.result()
+        for batch in _batches(objects):
+            paths = [(self._path(key), data) for key, data in batch]
+            for folder in {path.parent for path, _ in paths} - folders:
+                with _explained("write", folder):
+                    folder.mkdir(parents=True, exist_ok=True)
+            folders |= {parent for path, _ in paths for parent in self._above(path)}
+            list(writers.map(_write_explained, *zip(*paths, strict=True)))
         return folders
 
     def _above(self, path: Path) -> set[Path]:
@@ -178,6 +173,18 @@ class LocalFiles:
                 shutil.rmtree(path)
             except FileNotFoundError:
                 return
+
+
+def _batches(objects: Iterable[tuple[str, bytes]]) -> Iterator[list[tuple[str, bytes]]]:
+    """Objects by 32 MiB: whoever packs them is not disturbed by those who write, and memory stays bounded."""
+    batch: list[tuple[str, bytes]] = []
+    for key, data in objects:
+        batch.append((key, data))
+        if sum(len(data) for _, data in batch) >= _BATCH_BYTES:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
 
 
 def _write_explained(path: Path, data: bytes) -> None:
