@@ -236,7 +236,7 @@ def _write_truth(cohort: _Cohort, number: int, made: phantom.Phantom) -> None:
     total, local = (ppm_to_hz(truth[quantity], cohort.b0) for quantity in ("total_field", "local_field"))
     magnitude = made.arrays["magnitude"][0]
     for folder, suffix, volume, sidecar in (
-        (anat, "Chimap", truth["chi"], {"Units": "ppm", **stripped, "EstimationReference": "water"}),
+        (anat, "Chimap", truth["chi"], {"Units": "ppm", **stripped, "ReferenceRegion": "water"}),
         (anat, "R2starmap", truth["r2star"], {"Units": "1/s", **stripped}),
         (anat, "desc-brain_mask", truth["mask"], {"Type": "Brain"}),
         (anat, "dseg", truth["dseg"].astype(np.uint8), {"Manual": False, **_COLUMNS}),
