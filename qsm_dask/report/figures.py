@@ -24,9 +24,10 @@ GAP_PX = 8
 CONTOUR = (230, 159, 0)
 """Orange of the palette of Okabe and Ito, told from grey with any colour vision."""
 
-_GREYS = 64
+_GREYS = (64, 40, 24)
 _CONTOUR_SHADES = 16
-"""Steps of the palette: more of them show no more, and make files larger."""
+_LIMIT_BYTES = 150_000
+"""A picture takes the most greys that keep it below this; noise, which makes files large, hides the steps."""
 
 _DPI = 100
 
@@ -158,18 +159,27 @@ def _legend(axes: Axes, layer: Layer, *, centre: float) -> None:
 
 
 def _png(pixels: NDArray[np.uint8]) -> bytes:
-    """Pack an RGB picture of greys and of the contour's colour into one byte a pixel.
+    """Pack an RGB picture of greys and of the contour's colour into a PNG of one byte a pixel."""
+    png = b""
+    for greys in _GREYS:
+        png = _packed(pixels, greys)
+        if len(png) <= _LIMIT_BYTES:
+            break
+    return png
 
-    The palette holds greys and then the way from black to the contour; Pillow's own
-    quantiser would look colours up on a coarse grid and lose most of the greys.
+
+def _packed(pixels: NDArray[np.uint8], greys: int) -> bytes:
+    """A PNG whose palette holds greys, and then the way from black to the contour.
+
+    Pillow's own quantiser would look colours up on a coarse grid and shift most greys.
     """
-    ramp = np.rint(np.linspace(0, 255, _GREYS)).repeat(3)
+    ramp = np.rint(np.linspace(0, 255, greys)).repeat(3)
     shades = np.outer(np.arange(1, _CONTOUR_SHADES + 1) / _CONTOUR_SHADES, CONTOUR)
     red, blue = pixels[..., 0].astype(np.float32), pixels[..., 2]
     coloured = red - blue > 255 // _CONTOUR_SHADES  # only the contour is not grey, and it has no blue
-    index = np.rint(red * ((_GREYS - 1) / 255.0))
+    index = np.rint(red * ((greys - 1) / 255.0))
     depth = np.rint(red * (_CONTOUR_SHADES / CONTOUR[0])).clip(1, _CONTOUR_SHADES)
-    image = Image.fromarray(np.where(coloured, _GREYS - 1 + depth, index).astype(np.uint8), mode="P")
+    image = Image.fromarray(np.where(coloured, greys - 1 + depth, index).astype(np.uint8), mode="P")
     image.putpalette([*ramp.astype(int), *np.rint(shades).astype(int).ravel()])
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=6)

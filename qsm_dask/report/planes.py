@@ -124,9 +124,9 @@ class Framing:
 
 
 CUTS: tuple[tuple[Plane, float], ...] = (
-    ("axial", 0.30),
-    ("axial", 0.45),
-    ("axial", 0.65),
+    ("axial", 0.27),
+    ("axial", 0.41),
+    ("axial", 0.60),
     ("coronal", 0.55),
     ("sagittal", 0.35),
 )

@@ -101,14 +101,16 @@ def test_voxels_that_are_not_finite_are_background() -> None:
 
 
 def test_the_file_is_a_small_palette_png_and_the_same_every_time() -> None:
+    """Noise of 0.02 ppm in every voxel, as in maps of a thin-sliced scan at 3 T."""
     rng = np.random.default_rng(3)
-    mask = ball((120, 140, 60), (1.6, 1.6, 2.5), 72.0)
-    layers = [chi(rng.normal(0.0, 0.03, mask.shape).astype(np.float32)) for _ in range(3)]
-    layers.append(Layer("Magnitude", "", 0.0, 1.0, rng.uniform(0.5, 0.6, mask.shape), contour=True))
-    affine = np.diag([1.6, 1.6, 2.5, 1.0])
+    mask = ball((160, 190, 80), (1.0, 1.0, 2.0), 72.0)
+    layers = [chi(rng.normal(0.0, 0.02, mask.shape).astype(np.float32)) for _ in range(3)]
+    layers.append(Layer("Magnitude", "", 0.0, 1.0, rng.normal(0.7, 0.05, mask.shape), contour=True))
+    affine = np.diag([1.0, 1.0, 2.0, 1.0])
     png = mosaic(layers, mask, affine)
-    image = Image.open(io.BytesIO(png))
-    assert (image.mode, image.width) == ("P", WIDTH_PX)
+    with Image.open(io.BytesIO(png)) as image:
+        assert (image.mode, image.width) == ("P", WIDTH_PX)
+    assert len(png) < 150_000
     assert png == mosaic(layers, mask, affine)
 
 
