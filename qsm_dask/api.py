@@ -58,9 +58,7 @@ def ingest(
     return _ingest.run(Path(bids), CohortStore.create(cohort), engine, derivatives=derivatives)
 
 
-def process(
-    cohort: CohortStore, engine: Engine, pipeline: Pipeline | str | Path = "consensus"
-) -> "_process.Summary":
+def process(cohort: CohortStore, engine: Engine, pipeline: Pipeline | str | Path = "consensus") -> "_process.Summary":
     """Run a pipeline on every ingested scan of a cohort; what is committed is not computed again.
 
     Parameters

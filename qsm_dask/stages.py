@@ -9,8 +9,18 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, get_type_hints
 
+from qsm_dask.applies import three_equispaced_echoes, two_echoes
+from qsm_dask.kernels import fieldmap, masking, offsets, reference, relaxometry, roi
+from qsm_dask.kernels.background.smv import vsharp
+from qsm_dask.kernels.inversion.direct import tkd
+from qsm_dask.kernels.inversion.rts import rts
+from qsm_dask.kernels.inversion.tv import tv
+from qsm_dask.kernels.unwrap.laplacian import laplacian
+from qsm_dask.kernels.unwrap.romeo import romeo
+from qsm_dask.memory import volumes
 from qsm_dask.scan import Geometry
 
 Memory = Callable[[Geometry, Mapping[str, Any]], int]
@@ -18,6 +28,12 @@ Memory = Callable[[Geometry, Mapping[str, Any]], int]
 
 Applies = Callable[[Geometry], str | None]
 """Why a stage cannot run on a scan of this geometry, or None if it can."""
+
+
+def always(geometry: Geometry) -> str | None:
+    """A method that no geometry rules out."""
+    del geometry
+    return None
 
 
 @dataclass(frozen=True)
@@ -40,7 +56,7 @@ class Stage:
     memory: Memory
     cite: str = ""
     version: int = 1
-    applies: Applies = lambda geometry: None  # noqa: E731
+    applies: Applies = always
 
     @cached_property
     def _signature(self) -> inspect.Signature:
@@ -76,4 +92,31 @@ class Stage:
         return (inspect.getdoc(self.kernel) or "").partition("\n")[0]
 
 
-STAGES: Mapping[str, Stage] = {}
+STAGES: Mapping[str, Stage] = MappingProxyType(
+    {
+        "mask.magnitude": Stage(masking.magnitude, ("mask",), volumes(4)),
+        "mask.phase_quality": Stage(masking.phase_quality, ("mask", "phase_quality"), volumes(4), "10.1002/mrm.28563"),
+        "offset.mcpc3ds": Stage(
+            offsets.mcpc3ds, ("phase", "phase_offset"), volumes(6, series=1), "10.1002/mrm.26963", applies=two_echoes
+        ),
+        "unwrap.romeo": Stage(romeo, ("unwrapped_phase",), volumes(6, series=1), "10.1002/mrm.28563"),
+        "unwrap.laplacian": Stage(laplacian, ("unwrapped_phase",), volumes(3, series=1), "10.1364/OL.28.001194"),
+        "field.weighted_mean": Stage(fieldmap.weighted_mean, ("total_field",), volumes(1), "10.1002/nbm.3601"),
+        "background.vsharp": Stage(
+            vsharp, ("local_field", "mask"), volumes(2, padded=6), "10.1016/j.neuroimage.2010.10.070"
+        ),
+        "inversion.tkd": Stage(tkd, ("chi",), volumes(1, padded=4), "10.1002/mrm.22135"),
+        "inversion.tv": Stage(tv, ("chi",), volumes(1, padded=9), "10.1002/mrm.25029"),
+        "inversion.rts": Stage(rts, ("chi",), volumes(1, padded=10), "10.1016/j.neuroimage.2017.11.018"),
+        "reference.whole_brain": Stage(
+            reference.whole_brain, ("chi", "chi_reference"), volumes(2), "10.1002/mrm.30006"
+        ),
+        "reference.region": Stage(reference.region, ("chi", "chi_reference"), volumes(2), "10.1002/mrm.30006"),
+        "relaxometry.arlo": Stage(
+            relaxometry.arlo, ("r2star",), volumes(1), "10.1002/mrm.25137", applies=three_equispaced_echoes
+        ),
+        "relaxometry.loglinear": Stage(relaxometry.loglinear, ("r2star",), volumes(1), applies=two_echoes),
+        "roi.statistics": Stage(roi.statistics, ("region_labels", "region_values"), volumes(4)),
+    }
+)
+"""Every method, by its name in pipelines and on the command line."""

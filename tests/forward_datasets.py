@@ -47,7 +47,14 @@ def oblique_anisotropic(out: Path, voxel=(0.8, 0.8, 2.0), b0=7.0) -> None:
     anat.mkdir(parents=True)
     for number, te in enumerate(ECHOES, start=1):
         signal = qsm_forward.generate_signal(
-            field, B0=b0, TR=0.05, TE=te, flip_angle=15, phase_offset=offset, R1=mask * 1.0, R2star=mask * 50.0,
+            field,
+            B0=b0,
+            TR=0.05,
+            TE=te,
+            flip_angle=15,
+            phase_offset=offset,
+            R1=mask * 1.0,
+            R2star=mask * 50.0,
             M0=mask * 1.0,
         )
         signal = qsm_forward.add_noise(qsm_forward.crop_kspace(signal, coarse), peak_snr=100, rng=rng)

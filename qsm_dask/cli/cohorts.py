@@ -1,6 +1,6 @@
 """Commands that work on a cohort."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from qsm_dask.cli.console import OUT, ERR, progress, say, table, warn, write_json
+from qsm_dask.cli.console import ERR, OUT, progress, say, table, warn, write_json
 
 if TYPE_CHECKING:
     from qsm_dask.engine import Engine
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from qsm_dask.workflow.process import Summary as Processed
 
 Bids = Annotated[Path, typer.Argument(help="Folder of the raw BIDS dataset.", show_default=False)]
-Cohort = Annotated[Path, typer.Argument(help="Folder of the cohort store; made if it is not there.", show_default=False)]
+Cohort = Annotated[
+    Path, typer.Argument(help="Folder of the cohort store; made if it is not there.", show_default=False)
+]
 PipelineName = Annotated[
     str, typer.Option("--pipeline", "-p", help="A shipped pipeline (`qsm-dask pipelines`) or your own YAML file.")
 ]
@@ -30,11 +32,13 @@ Derivatives = Annotated[
         "-d",
         metavar="DIR[:NAMES]",
         help="Take what exists already from this BIDS derivatives folder: NAMES are `dseg`, `mask`, `chi` or "
-        "`local_field`, separated by commas (`dseg,mask` unless given). May be repeated.",
+        "`local_field`, separated by commas (`dseg,mask` unless given), each with its units where the sidecar lacks "
+        "them (`chi=ppb`). May be repeated.",
     ),
 ]
 Participants = Annotated[
-    list[str], typer.Option("--participant-label", help="Only this participant, with or without `sub-`. May be repeated.")
+    list[str],
+    typer.Option("--participant-label", help="Only this participant, with or without `sub-`. May be repeated."),
 ]
 Sessions = Annotated[
     list[str], typer.Option("--session-id", help="Only this session, with or without `ses-`. May be repeated.")
@@ -43,7 +47,10 @@ Filters = Annotated[
     Path | None, typer.Option("--bids-filter-file", help="JSON file of BIDS entities that the scans must have.")
 ]
 PhaseSign = Annotated[
-    str, typer.Option(help="Sign of the phase: `auto`, `+1` or `-1`; veins must come out positive in the map.")
+    str,
+    typer.Option(
+        help="Sign of the phase: `auto`, `+1`, `-1`, or by manufacturer or scan (`auto,GE=-1`). Veins must be positive."
+    ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars; warnings and errors only.")]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output; implies --quiet.")]
@@ -160,8 +167,9 @@ def ingest(
         store = CohortStore.create(cohort)
         summary = _ingest(bids, store, engine, chosen, quiet=quiet)
     if as_json:
-        write_json({"done": summary.done, "unchanged": summary.unchanged, "failed": summary.failed,
-                    "skipped": summary.skipped})
+        write_json(_ingested(summary))
+    else:
+        _tell_failures(summary.failures)
     raise typer.Exit(1 if summary.failed else 0)
 
 
@@ -261,6 +269,10 @@ def _ingest(bids: Path, store: "CohortStore", engine: "Engine", chosen: Selectio
             f"ingest    {summary.done} converted, {summary.unchanged} unchanged, "
             f"{summary.skipped} skipped (no phase), {summary.failed} failed"
         )
+    for text in summary.warnings:
+        warn(text)
+    if summary.gone:
+        warn(f"{len(summary.gone)} scans are no longer in the dataset and stay in the cohort, as {summary.gone[0]}")
     return summary
 
 
@@ -304,7 +316,11 @@ def _tell(summary: "Processed") -> None:
     if not summary.computed and summary.reused:
         recomputed = f"nothing to compute: all {summary.reused} nodes were committed already"
     say(f"process   {summary.done} done, {summary.skipped} skipped, {len(summary.failures)} failed; {recomputed}")
-    for scan, reason in sorted(summary.failures.items()):
+    _tell_failures(summary.failures)
+
+
+def _tell_failures(failures: Mapping[str, str]) -> None:
+    for scan, reason in sorted(failures.items()):
         ERR.print(f"  [red]{scan}[/]  ", end="", highlight=False)
         ERR.print(reason, markup=False, highlight=False)
 
@@ -319,8 +335,18 @@ def _as_dict(ingested: "Ingested | None", processed: "Processed") -> dict[str, A
         "failures": processed.failures,
     }
     if ingested is not None:
-        result["ingested"] = {"converted": ingested.done, "unchanged": ingested.unchanged}
+        result["ingested"] = _ingested(ingested)
     return result
+
+
+def _ingested(summary: "Ingested") -> dict[str, Any]:
+    return {
+        "converted": summary.done,
+        "unchanged": summary.unchanged,
+        "failed": summary.failed,
+        "skipped": summary.skipped,
+        "gone": list(summary.gone),
+    }
 
 
 def _show_status(found: Any) -> None:

@@ -35,7 +35,7 @@ def say(text: str) -> None:
 
 def write_json(content: Any) -> None:
     """Plain values on the standard output, for scripts."""
-    print(json.dumps(content, indent=2, default=str))  # noqa: T201
+    print(json.dumps(content, indent=2, default=str))
 
 
 @contextmanager
@@ -62,7 +62,9 @@ def progress(title: str, *, quiet: bool) -> Iterator[Report | None]:
         yield report
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Mapping[str, Any]], *, numbers: Sequence[str] = ()) -> None:
+def table(
+    title: str, columns: Sequence[str], rows: Sequence[Mapping[str, Any]], *, numbers: Sequence[str] = ()
+) -> None:
     """Print rows as a table on the standard output."""
     drawn = Table(title=title, title_justify="left", show_edge=False, pad_edge=False)
     for column in columns:

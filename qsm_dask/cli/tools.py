@@ -22,9 +22,11 @@ def simulate(
     out: Annotated[Path, typer.Argument(help="Folder of the BIDS dataset to write.", show_default=False)],
     subjects: Annotated[int, typer.Option(min=1, help="Number of participants.")] = DEMO_SUBJECTS,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same cohort.")] = 0,
-    shape: Annotated[
-        tuple[int, int, int], typer.Option(help="Matrix; the field of view stays 192x224x160 mm.")
-    ] = (96, 112, 80),
+    shape: Annotated[tuple[int, int, int], typer.Option(help="Matrix; the field of view stays 192x224x160 mm.")] = (
+        96,
+        112,
+        80,
+    ),
     b0: Annotated[float, typer.Option(min=0.1, help="Field strength in tesla.")] = 3.0,
     oblique: Annotated[bool, typer.Option("--oblique", help="Tilt the slices against B0.")] = False,
     snr: Annotated[float, typer.Option(min=0.1, help="Signal to noise of the first echo.")] = 100.0,
@@ -138,8 +140,12 @@ def demo(
     else:
         shown = ("region", "scans", "recovered_ppb", "true_ppb", "error_ppb", "worst_ppb")
         OUT.print()
-        table("Mean susceptibility over the cohort (both maps minus their mean over the same mask)", shown,
-              [_rounded(row) for row in rows], numbers=shown[1:])
+        table(
+            "Mean susceptibility over the cohort (both maps minus their mean over the same mask)",
+            shown,
+            [_rounded(row) for row in rows],
+            numbers=shown[1:],
+        )
         OUT.print(f"\ntables   {cohort / 'tables'}\nreport   {page}", highlight=False)
     raise typer.Exit(1 if summary.failures else 0)
 

@@ -30,7 +30,7 @@ def resolve(name: str, stage: Stage, given: Mapping[str, Any]) -> dict[str, Any]
     return resolved
 
 
-def coerce(value: Any, kind: Any) -> Any:  # noqa: PLR0911 - one return a kind of type is the clearest form
+def coerce(value: Any, kind: Any) -> Any:
     """`value` as the annotated type `kind`.
 
     PyYAML reads `1e-3` as a string and `3` as an integer; both are meant as numbers
@@ -91,7 +91,7 @@ def _coerce_bool(value: Any) -> bool:
 
 def _coerce_number(value: Any, kind: type[int] | type[float]) -> int | float:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError(f"{value!r} is not a number")
+        raise ValueError(f"{value!r} is not a number")  # noqa: TRY004 - a wrong value of a file, not a wrong call
     try:
         number = float(value)
     except ValueError as error:

@@ -128,7 +128,7 @@ class Plan:
     @staticmethod
     def _lookup(name: str, live: dict[str, Any], arrays: Mapping[str, Any]) -> Any:
         if name not in live:
-            live[name] = arrays[name] if name in arrays else None
+            live[name] = arrays.get(name)
         return live[name]
 
     def _schedule(self, nodes: Collection[str]) -> Iterator[tuple[PlanNode, Step, list[str]]]:

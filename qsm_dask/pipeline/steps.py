@@ -56,7 +56,5 @@ class Step:
 
     def digest(self, sources: Mapping[str, str]) -> str:
         """What the step's results depend on: method, version, parameters and inputs."""
-        inputs = {
-            argument: sources.get(name) for argument, name in zip(self.method.inputs, self.inputs, strict=True)
-        }
+        inputs = {argument: sources.get(name) for argument, name in zip(self.method.inputs, self.inputs, strict=True)}
         return digest_of([self.stage, self.method.version, dict(self.parameters), inputs])

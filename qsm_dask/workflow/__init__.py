@@ -1,0 +1,1 @@
+"""What users do, one `run` a file; here, and only here, the rooms are joined."""

@@ -110,7 +110,9 @@ def _write(stage: str, out: Path, outputs: Mapping[str, Any], affine: Any, solve
             written.append(out / f"{name}.nii.gz")
             nifti.write_volume(written[-1], array, affine)
         else:
-            rest[name] = np.where(np.isfinite(array), array.astype(object), None).tolist()
+            values = np.array(array, dtype=object)
+            values[~np.isfinite(array)] = None  # JSON knows no NaN
+            rest[name] = values.tolist()
     if rest:
         written.append(out / f"{stage}.json")
         written[-1].write_text(json.dumps(rest, indent=2) + "\n", encoding="utf-8")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def run(*arguments: object, **options) -> subprocess.CompletedProcess:
-    return subprocess.run(["qsm-dask", *map(str, arguments)], **options)
+    return subprocess.run(["qsm-dask", *map(str, arguments)], check=True, **options)
 
 
 def commits(cohort: Path) -> dict[str, bytes]:
@@ -18,7 +18,7 @@ def commits(cohort: Path) -> dict[str, bytes]:
 
 
 def results(cohort: Path) -> dict[tuple[str, str], str]:
-    found = run("status", cohort, "--json", check=True, capture_output=True)
+    found = run("status", cohort, "--json", capture_output=True)
     return {(row["scan"], row["node"]): row["digest"] for row in json.loads(found.stdout)}
 
 
@@ -39,15 +39,15 @@ def kill_midway(bids: Path, cohort: Path, wanted: int) -> dict[str, bytes]:
 def main() -> int:
     out = Path(sys.argv[1])
     bids = out / "bids"
-    run("simulate", bids, "--subjects", 6, "--shape", 48, 56, 40, "--quiet", check=True)
-    run("run", bids, out / "undisturbed", "--quiet", check=True)
+    run("simulate", bids, "--subjects", 6, "--shape", 48, 56, 40, "--quiet")
+    run("run", bids, out / "undisturbed", "--quiet")
     expected = results(out / "undisturbed")
     before = kill_midway(bids, out / "killed", wanted=4)
     total = len(commits(out / "undisturbed"))
     if not 6 < len(before) < total:
         print(f"killed too late or too early: {len(before)} of {total} commits")
         return 1
-    run("run", bids, out / "killed", "--quiet", check=True)
+    run("run", bids, out / "killed", "--quiet")
     after = commits(out / "killed")
     kept = sum(after.get(name) == content for name, content in before.items())
     same = results(out / "killed") == expected

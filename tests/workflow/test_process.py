@@ -1,0 +1,119 @@
+"""Processing a tiny simulated cohort: resume, refusal, failure, and the same bits whoever runs it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from qsm_dask.engine import SerialEngine
+from qsm_dask.errors import ConfigError
+from qsm_dask.pipeline import Pipeline
+from qsm_dask.store import CohortStore
+from qsm_dask.workflow import ingest, process, simulate
+
+SHAPE = (32, 32, 24)
+ROOM = 4 * 2**30
+NODES = ["field", "maps", "regions"]
+
+
+@pytest.fixture(scope="module")
+def bids(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("bids")
+    simulate.run(folder, subjects=2, seed=3, shape=SHAPE)
+    return folder
+
+
+@pytest.fixture
+def cohort(bids, tmp_path) -> CohortStore:
+    store = CohortStore.create(tmp_path / "cohort")
+    ingest.run(bids, store, SerialEngine(ROOM), derivatives=[f"{bids / 'derivatives' / 'truth'}:dseg"])
+    return store
+
+
+def run(cohort, pipeline="consensus", room=ROOM, **options):
+    return process.run(cohort, SerialEngine(room), Pipeline.from_yaml(pipeline), **options)
+
+
+def markers(cohort) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in cohort.path.glob("scans/*/*/*/COMMIT.json")}
+
+
+def test_both_shipped_pipelines_run(cohort):
+    for pipeline in ("consensus", "fast"):
+        summary = run(cohort, pipeline)
+        assert (summary.done, summary.failures) == (2, {})
+
+
+@pytest.mark.parametrize("last", NODES)
+def test_a_run_that_dies_in_a_node_goes_on_from_there(cohort, monkeypatch, last):
+    """The disk fails while the node `last` of the first scan is written; then the run is repeated."""
+    write = CohortStore.write
+
+    def failing(self, scan, node, *rest, **options):
+        if node == last and str(scan) == "sub-01":
+            raise OSError("no space left on device")
+        return write(self, scan, node, *rest, **options)
+
+    monkeypatch.setattr(CohortStore, "write", failing)
+    summary = run(cohort, retries=0)
+    assert summary.done == 1
+    assert "no space left" in summary.failures["sub-01"]
+    monkeypatch.undo()
+    before = markers(cohort)
+    again = run(cohort)
+    assert (again.done, again.failures) == (2, {})
+    assert again.computed == len(NODES) - NODES.index(last)
+    assert {path: markers(cohort)[path] for path in before} == before
+
+
+def test_a_damaged_node_is_computed_again_and_comes_out_equal(cohort):
+    run(cohort)
+    digests = {(row.scan, row.node): row.digest for row in cohort.index().itertuples()}
+    chunk = next(path for path in cohort.path.glob("scans/sub-01/maps/*/*/chi/**/*") if path.parent.name != "chi")
+    while chunk.is_dir():
+        chunk = next(chunk.iterdir())
+    chunk.unlink()
+    assert run(cohort).computed == 1
+    assert {(row.scan, row.node): row.digest for row in cohort.index().itertuples()} == digests
+
+
+def test_a_scan_too_large_for_a_worker_is_refused_before_it_runs(cohort):
+    summary = run(cohort, room=1000)
+    assert summary.done == 0
+    assert "needs" in summary.failures["sub-01"]
+    assert "memory" in summary.failures["sub-01"]
+
+
+def test_a_kernel_that_refuses_is_a_row_with_scan_step_and_reason(cohort, tmp_path):
+    source = dict(Pipeline.from_yaml("consensus").source)
+    step = {"reference.region": {"labels": [99999]}}
+    source["steps"] = [step if name == "reference.whole_brain" else name for name in source["steps"]]
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(json.dumps(source))
+    summary = run(cohort, mine)
+    assert summary.done == 0
+    assert "reference.region" in summary.failures["sub-01"]
+    states = {row.node: row.state for row in cohort.index().itertuples() if row.scan == "sub-01"}
+    assert states == {"ingest": "done", "field": "done", "maps": "failed"}
+
+
+def test_provenance_names_every_step_with_its_parameters(cohort):
+    run(cohort)
+    scan = cohort.scans()[0]
+    (row,) = [row for row in cohort.index().itertuples() if row.scan == str(scan) and row.node == "maps"]
+    steps = cohort.commit(scan, "maps", row.key).provenance["steps"]
+    inversion = next(step for step in steps if step["stage"].startswith("inversion."))
+    assert inversion["parameters"]
+    assert inversion["solved"]["iterations"] > 0
+    assert inversion["cite"].startswith("10.")
+
+
+def test_a_filter_that_matches_nothing_is_an_error(cohort):
+    with pytest.raises(ConfigError, match="no scan of .* matches nobody"):
+        run(cohort, participants=["nobody"])
+    assert run(cohort, participants=["sub-02"]).done == 1
+
+
+def test_a_cohort_without_scans_is_an_error(tmp_path):
+    with pytest.raises(ConfigError, match="qsm-dask ingest"):
+        run(CohortStore.create(tmp_path / "empty"))
