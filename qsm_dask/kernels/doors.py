@@ -73,3 +73,15 @@ def check_direction(b0_dir: ArrayLike) -> Vector:
         raise ValueError(f"b0_dir is {direction.tolist()}: it must be a unit vector in array axes")
     x, y, z = direction / norm
     return float(x), float(y), float(z)
+
+
+def check_positive(**parameters: float) -> None:
+    """Refuse parameters that are not positive, finite numbers.
+
+    Raises
+    ------
+    ValueError : the message names the first of them.
+    """
+    for name, value in parameters.items():
+        if not (np.isfinite(value) and value > 0):
+            raise ValueError(f"{name} is {value}: it must be a positive number")

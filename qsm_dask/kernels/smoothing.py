@@ -46,27 +46,32 @@ def _smooth_axis(volume: Real, axis: int, radius: int, fraction: float) -> None:
     nx, ny, nz = volume.shape
     length = nx if axis == 0 else (ny if axis == 1 else nz)
     width = ny if axis == 2 else nz
-    plane, scratch = np.empty((length, width), np.float32), np.empty((length, width), np.float32)
+    # What a pass carries beyond the ends, later passes carry back.
+    margin = (_PASSES - 1) * (radius + 1)
+    plane = np.zeros((length + 2 * margin, width), np.float32)
+    scratch = np.zeros_like(plane)
     for number in range(ny if axis == 0 else nx):
+        plane[:margin] = 0
+        plane[margin + length :] = 0
         for i in range(length):
             for j in range(width):
                 if axis == 0:
-                    plane[i, j] = volume[i, number, j]
+                    plane[margin + i, j] = volume[i, number, j]
                 elif axis == 1:
-                    plane[i, j] = volume[number, i, j]
+                    plane[margin + i, j] = volume[number, i, j]
                 else:
-                    plane[i, j] = volume[number, j, i]
+                    plane[margin + i, j] = volume[number, j, i]
         for _ in range(_PASSES):
             _running_mean(plane, scratch, radius, fraction)
             plane, scratch = scratch, plane
         for i in range(length):
             for j in range(width):
                 if axis == 0:
-                    volume[i, number, j] = plane[i, j]
+                    volume[i, number, j] = plane[margin + i, j]
                 elif axis == 1:
-                    volume[number, i, j] = plane[i, j]
+                    volume[number, i, j] = plane[margin + i, j]
                 else:
-                    volume[number, j, i] = plane[i, j]
+                    volume[number, j, i] = plane[margin + i, j]
 
 
 @compiled

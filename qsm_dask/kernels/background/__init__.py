@@ -1,0 +1,1 @@
+"""The local field from the total field."""

@@ -1,0 +1,1 @@
+"""Susceptibility from the local field."""

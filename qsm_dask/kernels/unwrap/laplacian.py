@@ -60,15 +60,14 @@ def laplacian(phase: NDArray[Any], mask: NDArray[Any], voxel_size: ArrayLike, /)
 
 
 def _unwrap(phase: Real, inside: Mask, size: Vector, result: Real) -> None:
-    nx, ny, nz = (scipy.fft.next_fast_len(n, real=True) for n in inside.shape)
-    field = np.zeros((nx, ny, nz), dtype=np.float32)
+    nx, ny, nz = inside.shape
+    field = np.zeros(inside.shape, dtype=np.float32)  # no wider: the space between mask and wall costs harmonic part
     weights = (1 / size[0] ** 2, 1 / size[1] ** 2, 1 / size[2] ** 2)
     _divergence(phase, inside, weights, field)
     field = scipy.fft.dctn(field, overwrite_x=True)
     _divide(field, _eigenvalues(nx, weights[0]), _eigenvalues(ny, weights[1]), _eigenvalues(nz, weights[2]))
     field = scipy.fft.idctn(field, overwrite_x=True)
-    x, y, z = inside.shape
-    np.copyto(result, field[:x, :y, :z], where=inside)
+    np.copyto(result, field, where=inside)
     mean = np.float32(result.sum(dtype=np.float64) / np.count_nonzero(inside))
     np.subtract(result, mean, out=result, where=inside)
 

@@ -9,8 +9,8 @@ from qsm_dask.kernels.unwrap.weights import DONE, STATE, TODO, Records
 
 _TURN = 2 * np.pi
 _SAMPLE = 50_000  # voxels of a component that tell its median and its mean direction well enough
-_REACH = 4  # turns tried on either side of the median
-_COST = 0.05  # agreement that a turn away from the median must gain
+_REACH = 4  # turns of the first echo tried on either side of the median
+_COST = 0.05  # agreement that such a turn away from the median must gain
 
 
 @compiled
@@ -113,8 +113,9 @@ def _agreeing(angles: Times, lengths: Times, ratios: Times) -> int:
     """The turns after which the mean directions of the other echoes lie closest to zero."""
     total = lengths.sum()
     best, chosen = -np.inf, 0
-    for turns in range(-_REACH, _REACH + 1):
-        agreement = -_COST * abs(turns)
+    reach = int(np.ceil(_REACH / ratios[0]))
+    for turns in range(-reach, reach + 1):
+        agreement = -_COST * abs(turns) * ratios[0]
         if total > 0:
             agreement += (lengths * np.cos(angles - _TURN * turns * ratios)).sum() / total
         if agreement > best:

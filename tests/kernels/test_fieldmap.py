@@ -1,0 +1,83 @@
+"""The combination of echoes, by hand and by its noise."""
+
+import numpy as np
+import pytest
+
+from qsm_dask.kernels.fieldmap import weighted_mean
+from tests.kernels.fields import accrued, smooth
+
+WEIGHTINGS = ["phase_variance", "phase_snr", "uniform"]
+
+
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
+@pytest.mark.parametrize("te", [(0.02,), (0.004, 0.01, 0.023)])
+def test_a_field_of_one_ppm(weighting, te):
+    """At 3 T one ppm is 127.731 Hz, so 8.0256 rad in 10 ms."""
+    mask = np.ones((3, 4, 5), bool)
+    mask[0] = False
+    phase = np.stack([np.full(mask.shape, 802.557 * t, np.float32) for t in te])
+    magnitude = np.random.default_rng(0).uniform(0.1, 1, phase.shape).astype(np.float32)
+    field = weighted_mean(phase, mask, te, 3.0, magnitude, weighting=weighting)
+    np.testing.assert_allclose(field[mask], 1, rtol=1e-5)
+    assert np.all(field[~mask] == 0)
+    assert field.dtype == np.float32
+
+
+def test_weights_by_hand():
+    te, mask = (0.01, 0.02), np.ones((1, 1, 1), bool)
+    rates = np.array([100.0, 130.0])
+    phase = (rates * te).astype(np.float32).reshape(2, 1, 1, 1)
+    magnitude = np.array([1.0, 0.7], np.float32).reshape(2, 1, 1, 1)
+    radians = 2 * np.pi * 42.577 * 7.0
+    for weighting, weights in [
+        ("phase_variance", [1e-4, 0.49 * 4e-4]),
+        ("phase_snr", [0.01, 0.014]),
+        ("uniform", [1, 1]),
+    ]:
+        field = weighted_mean(phase, mask, te, 7.0, magnitude, weighting=weighting)[0, 0, 0]
+        assert field == pytest.approx(np.average(rates, weights=weights) / radians, rel=1e-5)
+    without = weighted_mean(phase, mask, te, 7.0)[0, 0, 0]
+    assert without == pytest.approx(np.average(rates, weights=[1, 4]) / radians, rel=1e-5)
+
+
+def test_zero_magnitude_takes_the_echoes_as_equally_bright():
+    te, mask = (0.005, 0.012), np.ones((4, 4, 4), bool)
+    phase = accrued(smooth((4, 4, 4), 0, 1.0) / 0.01, te).astype(np.float32)
+    phase[1] += 0.3
+    np.testing.assert_array_equal(
+        weighted_mean(phase, mask, te, 3.0, np.zeros_like(phase)), weighted_mean(phase, mask, te, 3.0)
+    )
+
+
+def test_phase_variance_is_the_least_noisy_and_has_the_noise_it_should():
+    """Noise s/m a phase gives the optimal mean a variance of s^2 / sum (m TE)^2."""
+    te = np.array([0.004, 0.012, 0.024, 0.036])
+    magnitude = np.exp(-30 * te)
+    shape = (40, 40, 40)
+    rng = np.random.default_rng(0)
+    noise = 0.02 * rng.standard_normal((4, *shape)) / magnitude[:, None, None, None]
+    strength = np.broadcast_to(magnitude[:, None, None, None], noise.shape)
+    noises = {
+        weighting: weighted_mean(noise, np.ones(shape, bool), te, 3.0, strength, weighting=weighting).std()
+        for weighting in WEIGHTINGS
+    }
+    expected = 0.02 / np.sqrt(np.sum((magnitude * te) ** 2)) / (2 * np.pi * 42.577 * 3.0)
+    assert noises["phase_variance"] == pytest.approx(expected, rel=0.01)
+    assert noises["phase_variance"] < noises["phase_snr"] < noises["uniform"]
+
+
+def test_faults_are_refused():
+    phase, mask, te = np.zeros((2, 4, 4, 4), np.float32), np.ones((4, 4, 4), bool), (0.005, 0.01)
+    cases = [
+        ((phase, mask, te, 0.0), {}, "b0"),
+        ((phase, mask, te, [3.0, 3.0]), {}, "b0"),
+        ((phase, mask, (0.005,), 3.0), {}, "equally many"),
+        ((phase * np.nan, mask, te, 3.0), {}, "unwrapped_phase is NaN"),
+        ((phase, ~mask, te, 3.0), {}, "mask is empty"),
+        ((phase, mask[1:], te, 3.0), {}, "resample"),
+        ((phase, mask, te, 3.0, phase[:1]), {}, "equally many"),
+        ((phase, mask, te, 3.0), {"weighting": "snr"}, "must be one of"),
+    ]
+    for arguments, options, message in cases:
+        with pytest.raises(ValueError, match=message):
+            weighted_mean(*arguments, **options)
