@@ -1,0 +1,201 @@
+"""Background removal by the spherical mean value property: harmonic fields equal their mean over any sphere.
+
+A sphere is the set of voxels whose centres it holds, weighted so that second-degree
+harmonic polynomials keep their mean value on anisotropic voxels too. As it is even along every axis, its spectrum
+is real and known from one octant, a sum of as many cosines as the radius has voxels: it is
+computed while it is applied, and costs neither a transform nor a volume.
+"""
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from qsm_dask.kernels import fourier
+from qsm_dask.kernels.distance import deeper, depth_squared, reach
+from qsm_dask.kernels.doors import Mask, Vector, check_mask, check_positive, check_volume, check_voxel_size
+from qsm_dask.kernels.fourier import Floats, Shape, Spectrum, Volume
+from qsm_dask.kernels.jit import compiled
+
+
+def vsharp(
+    total_field: NDArray[np.float32],
+    mask: NDArray[np.bool_],
+    voxel_size: ArrayLike,
+    /,
+    *,
+    radius_mm: float = 12.0,
+    radius_min_mm: float = 1.0,
+    radius_step_mm: float = 2.0,
+    threshold: float = 0.1,
+) -> tuple[Volume, Mask]:
+    """Local field by V-SHARP: spherical mean value filtering with the largest sphere that fits at each voxel.
+
+    The field minus its spherical mean is free of the background; what the filter took from the local
+    field is restored by deconvolution with the largest sphere. Spheres shrink towards the
+    surface, down to the larger of `radius_min_mm` and the longest voxel edge; voxels
+    where none fits are lost. Takes three transforms and one a radius.
+
+    Parameters
+    ----------
+    total_field : relative field (x, y, z) [ppm].
+    mask : voxels where it is known.
+    voxel_size : spacing [mm].
+    radius_mm : largest radius [mm]; Ozbay 2017 finds 6 to 15 mm good, UK Biobank uses 12 mm.
+    radius_min_mm : smallest radius [mm].
+    radius_step_mm : largest step between radii [mm]. Steps from 0.5 to 4 mm give the same error within 0.5 %.
+    threshold : spatial frequencies where one minus the largest sphere's spectrum is below it are
+        not restored. It cuts wavelengths above 2 pi radius / sqrt(10 threshold): 107 mm at the
+        0.05 of Schweser 2011, 75 mm at 0.1. Between them lies half a head, where the small spheres
+        near the surface are amplified instead of the local field: on head phantoms 0.1 has a
+        fifth less error.
+
+    Returns
+    -------
+    local_field : (x, y, z) [ppm], zero outside the mask.
+    mask : where it is known, the given mask eroded by the smallest sphere.
+
+    Raises
+    ------
+    ValueError : inputs do not fit one another, are not finite inside the mask, or the mask is
+        too thin for the smallest sphere.
+
+    References
+    ----------
+    Wu 2012, doi:10.1002/mrm.23000; Schweser 2011, doi:10.1016/j.neuroimage.2010.10.070;
+    Ozbay 2017, doi:10.1002/nbm.3550
+    """
+    inside, size = check_mask(mask), check_voxel_size(voxel_size)
+    field = check_volume("total_field", total_field, inside)
+    check_positive(radius_mm=radius_mm, radius_min_mm=radius_min_mm, radius_step_mm=radius_step_mm, threshold=threshold)
+    radii = _radii(size, radius_mm, radius_min_mm, radius_step_mm)
+    chosen, kept = _largest_fitting(inside, size, radii)
+    shape = fourier.padded_shape(inside.shape, size, max(fourier.MARGIN_MM, radius_mm))
+    spectrum = fourier.forward(fourier.pad(field, inside, shape))
+    filtered = np.zeros(shape, np.float32)
+    product = np.empty_like(spectrum)
+    for index, radius in enumerate(radii):
+        _apply_sphere(spectrum, product, shape, size, radius, 0.0)
+        _collect(filtered, fourier.inverse(product, shape), chosen, index)
+    del spectrum, product
+    restored = fourier.forward(filtered)
+    del filtered
+    _apply_sphere(restored, restored, shape, size, radii[0], threshold)
+    return fourier.crop(fourier.inverse(restored, shape), kept), kept
+
+
+def _radii(voxel_size: Vector, largest: float, smallest: float, step: float) -> list[float]:
+    smallest = max(smallest, *voxel_size)
+    if largest < smallest:
+        raise ValueError(
+            f"radius_mm is {largest:g}, below the smallest sphere of {smallest:g} mm (radius_min_mm, or a voxel's edge)"
+        )
+    steps = math.ceil((largest - smallest) / step - 1e-9)
+    return [float(radius) for radius in np.linspace(largest, smallest, steps + 1)]
+
+
+def _largest_fitting(mask: Mask, voxel_size: Vector, radii: list[float]) -> tuple[NDArray[np.uint8], Mask]:
+    squared = depth_squared(mask, voxel_size, radii[0])
+    kept = deeper(squared, radii[-1])
+    if not kept.any():
+        raise ValueError(f"no sphere of {radii[-1]:g} mm fits into the mask: it is too thin for this method")
+    chosen = np.empty(mask.shape, np.uint8)
+    _choose(squared, np.array([reach(r) for r in radii], np.float32), chosen)
+    return chosen, kept
+
+
+@compiled
+def _choose(squared: Volume, reaches: Volume, chosen: NDArray[np.uint8]) -> None:
+    flat, index = squared.ravel(), chosen.ravel()
+    for n in range(flat.size):
+        i = 0
+        while i < reaches.size and not flat[n] > reaches[i]:
+            i += 1
+        index[n] = i
+
+
+@compiled
+def _collect(filtered: Volume, difference: Volume, chosen: NDArray[np.uint8], index: int) -> None:
+    nx, ny, nz = chosen.shape
+    for i in range(nx):
+        for j in range(ny):
+            for m in range(nz):
+                mine = chosen[i, j, m] == index
+                filtered[i, j, m] = difference[i, j, m] if mine else filtered[i, j, m]
+
+
+def _apply_sphere(
+    spectrum: Spectrum, product: Spectrum, shape: Shape, voxel_size: Vector, radius: float, threshold: float
+) -> None:
+    """Multiply by 1 - S, or with a threshold divide by it where it is not below."""
+    weights = _sphere(voxel_size, radius)
+    cosines = [
+        np.cos(2 * np.pi * np.outer(np.arange(count), np.arange(n // 2 + 1)) / n)
+        for count, n in zip(weights.shape, shape, strict=True)
+    ]
+    _filter(spectrum, product, weights, cosines[0], cosines[1], cosines[2], threshold)
+
+
+def _sphere(voxel_size: Vector, radius: float) -> Floats:
+    """The weights of one octant of a sphere, faces shared between octants counted in."""
+    axes = [np.arange(math.floor(math.sqrt(reach(radius)) / size) + 1) * size for size in voxel_size]
+    squares = np.meshgrid(*(axis**2 for axis in axes), indexing="ij", sparse=True)
+    weights = np.array(sum(squares) <= reach(radius), dtype=np.float64)
+    for axis in range(3):
+        np.moveaxis(weights, axis, 0)[1:] *= 2.0
+    weights /= weights.sum()
+    moments = [float((weights * square).sum()) for square in squares]
+    for axis, (moment, size) in enumerate(zip(moments, voxel_size, strict=True)):
+        # The mean value property of x^2 - y^2 needs equal second moments, which voxels spoil.
+        change = (np.mean(moments) - moment) / size**2
+        neighbour = [0, 0, 0]
+        neighbour[axis] = 1
+        weights[tuple(neighbour)] += change
+        weights[0, 0, 0] -= change
+    return weights
+
+
+@compiled
+def _filter(
+    spectrum: Spectrum,
+    product: Spectrum,
+    weights: Floats,
+    cos_x: Floats,
+    cos_y: Floats,
+    cos_z: Floats,
+    threshold: float,
+) -> None:
+    nx, ny, nz = spectrum.shape
+    partial = _sum_cosines(weights, cos_y, cos_z)
+    line = np.empty(nz)
+    factor = np.empty((cos_y.shape[1], nz), np.float32)
+    for i in range(cos_x.shape[1]):
+        for j in range(cos_y.shape[1]):
+            line[:] = 1.0
+            for a in range(weights.shape[0]):
+                for m in range(nz):
+                    line[m] -= cos_x[a, i] * partial[a, j, m]
+            for m in range(nz):
+                restored = 1.0 / line[m] if abs(line[m]) >= threshold else 0.0
+                factor[j, m] = line[m] if threshold == 0.0 else restored
+        for p in {i, (nx - i) % nx}:
+            for q in range(ny):
+                for m in range(nz):
+                    product[p, q, m] = spectrum[p, q, m] * factor[min(q, ny - q), m]
+
+
+@compiled
+def _sum_cosines(weights: Floats, cos_y: Floats, cos_z: Floats) -> Floats:
+    """The sums over the last two axes of a sphere's octant; the first is left to the caller."""
+    partial = np.zeros((weights.shape[0], cos_y.shape[1], cos_z.shape[1]))
+    line = np.empty(cos_z.shape[1])
+    for a in range(weights.shape[0]):
+        for b in range(weights.shape[1]):
+            line[:] = 0.0
+            for c in range(weights.shape[2]):
+                for m in range(line.size):
+                    line[m] += weights[a, b, c] * cos_z[c, m]
+            for j in range(cos_y.shape[1]):
+                for m in range(line.size):
+                    partial[a, j, m] += cos_y[b, j] * line[m]
+    return partial

@@ -1,0 +1,90 @@
+"""Dipole inversion regularised by total variation."""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from qsm_dask.kernels import fourier
+from qsm_dask.kernels.dipole import dipole_spectrum
+from qsm_dask.kernels.doors import check_direction, check_mask, check_positive, check_volume, check_voxel_size
+from qsm_dask.kernels.fourier import Spectrum, Volume
+from qsm_dask.kernels.inversion.admm import Schedule, Symbols, minimise
+from qsm_dask.kernels.inversion.extension import KnownField
+from qsm_dask.kernels.jit import compiled
+from qsm_dask.kernels.solved import Solved
+
+
+def tv(
+    local_field: NDArray[np.float32],
+    mask: NDArray[np.bool_],
+    voxel_size: ArrayLike,
+    b0_dir: ArrayLike,
+    /,
+    *,
+    weight_ppm_mm: float = 1e-4,
+    rho: float = 2e-2,
+    extensions: int = 4,
+    tolerance: float = 1e-3,
+    max_iterations: int = 100,
+) -> tuple[Volume, Solved]:
+    """Susceptibility as the map of least total variation that explains the field.
+
+    Minimises |D chi - field|^2 / 2 + weight * sum |grad chi| by ADMM, with isotropic total variation
+    in ppm/mm, so that the weight does not depend on the voxel size. Two transforms an iteration.
+    Outside the mask the field of the sources found so far stands for what was not measured (see `extension`).
+
+    Parameters
+    ----------
+    local_field : relative field of the sources inside the mask (x, y, z) [ppm].
+    mask : voxels where it is known.
+    voxel_size : spacing [mm].
+    b0_dir : unit vector of B0 in array axes.
+    weight_ppm_mm : of the total variation [ppm mm]. The error is flat around the best weight, about a
+        sixth of the noise of the field [ppm]: 1e-4 is for 3 T at an SNR of 100, the literature's 2e-4 for one of 50.
+    rho : penalty of the splitting [mm^2]; 100 to 200 weights, as Milovic 2018. It changes the speed, not the result.
+    extensions : how often the field outside the mask is put to that of the sources found so far; three transforms each.
+    tolerance : relative change of chi at which it has converged.
+    max_iterations : most iterations done.
+
+    Returns
+    -------
+    chi : (x, y, z) [ppm], zero outside the mask; its mean is arbitrary.
+    Solved : iterations, relative change and whether it converged.
+
+    Raises
+    ------
+    ValueError : inputs do not fit one another or are not finite inside the mask.
+
+    References
+    ----------
+    Bilgic 2014, doi:10.1002/mrm.25029; Milovic 2018, doi:10.1002/mrm.27073
+    """
+    inside, size, direction = check_mask(mask), check_voxel_size(voxel_size), check_direction(b0_dir)
+    field = check_volume("local_field", local_field, inside)
+    check_positive(weight_ppm_mm=weight_ppm_mm, rho=rho, tolerance=tolerance, max_iterations=max_iterations)
+    shape = fourier.padded_shape(inside.shape, size, fourier.MARGIN_MM)
+    dipole = dipole_spectrum(shape, size, direction)
+    data = KnownField(field, inside, dipole, shape)
+
+    def update(spectrum: Spectrum, symbols: Symbols, rho: float) -> None:
+        _update(spectrum, data.spectrum, dipole, *symbols, np.float32(rho))
+
+    schedule = Schedule(weight_ppm_mm, rho, False, extensions, tolerance, max_iterations)
+    chi, solved = minimise(np.zeros(shape, np.float32), data, update, size, schedule)
+    return fourier.crop(chi, inside), solved
+
+
+@compiled
+def _update(
+    spectrum: Spectrum, data: Spectrum, dipole: Volume, lx: Volume, ly: Volume, lz: Volume, rho: np.float32
+) -> None:
+    nx, ny, nz = spectrum.shape
+    one = np.float32(1.0)
+    for i in range(nx):
+        for j in range(ny):
+            lxy = lx[i] + ly[j]
+            for m in range(nz):
+                d = dipole[i, j, m]
+                spectrum[i, j, m] = (data[i, j, m] * d + spectrum[i, j, m] * rho) * (
+                    one / (d * d + rho * (lxy + lz[m]))
+                )
+    spectrum[0, 0, 0] = 0
