@@ -69,15 +69,21 @@ def region(
     """
     inside = check_mask(mask)
     values = check_volume("chi", chi, inside)
-    chosen = np.isin(check_volume("dseg", dseg, inside), labels) & inside
+    names = check_volume("dseg", dseg, inside)
+    chosen = np.zeros_like(inside)
+    for plane, found, there in zip(names, chosen, inside, strict=True):
+        found[:] = np.isin(plane, labels) & there
     if not chosen.any():
         raise ValueError(f"labels {tuple(labels)} have no voxel inside the mask: choose regions that dseg holds there")
     return _relative(values, chosen, inside)
 
 
 def _relative(chi: NDArray[Any], reference: Mask, mask: Mask) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    values = chi[reference].astype(np.float64)
-    offset, spread = float(values.mean()), float(values.std())
+    # Plane by plane: a float64 copy of the whole volume would be the peak of the memory.
+    count = int(np.count_nonzero(reference))
+    planes = list(zip(chi, reference, strict=True))
+    offset = sum(float(plane[chosen].sum(dtype=np.float64)) for plane, chosen in planes) / count
+    square = sum(float(np.square(plane[chosen] - np.float64(offset)).sum()) for plane, chosen in planes)
     result = np.zeros(chi.shape, np.float32)
-    np.subtract(chi, offset, out=result, where=mask, casting="same_kind")
-    return result, np.array([offset, spread, values.size], np.float64)
+    np.subtract(chi, np.float32(offset), out=result, where=mask, casting="same_kind")
+    return result, np.array([offset, np.sqrt(square / count), count], np.float64)

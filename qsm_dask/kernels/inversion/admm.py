@@ -91,6 +91,7 @@ def minimise(
     """
     shape = start.shape
     x, previous = start, np.zeros(shape, np.float32)
+    del start
     dual = np.zeros((3, *shape), np.float32)
     symbol = symbols(shape, voxel_size)
     per_mm = (1 / np.array(voxel_size)).astype(np.float32)
@@ -112,6 +113,7 @@ def minimise(
         previous = x  # lets go of one volume before the inverse takes one
         update(spectrum, symbol, rho)
         x = fourier.inverse(spectrum, shape)
+        del spectrum
         rho, rescale = (rho * _FASTER, 1 / _FASTER) if stalled else (rho, 1.0)
         split = now
         done += 1
