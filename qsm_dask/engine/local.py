@@ -1,0 +1,134 @@
+"""Worker processes on this machine: the cluster of a laptop, a workstation, one node of a batch system."""
+
+# mypy: disable-error-code="no-untyped-call"
+# distributed is typed in part only
+
+import logging
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import dask
+from distributed import Client, LocalCluster
+
+from qsm_dask import numba_cache
+from qsm_dask.engine.base import Engine
+from qsm_dask.engine.dask import DaskEngine
+
+_SETTINGS = {
+    # A worker's memory is that of its one task: nothing can be spilled, and a worker that was
+    # paused would never run again when its task's memory is not given back to the system.
+    "distributed.worker.memory.target": False,
+    "distributed.worker.memory.spill": False,
+    "distributed.worker.memory.pause": False,
+    "distributed.worker.memory.terminate": 0.95,
+    # The engine resubmits what a dead worker had, and counts by itself.
+    "distributed.scheduler.allowed-failures": 0,
+    "distributed.scheduler.worker-saturation": 1.0,
+    "distributed.scheduler.active-memory-manager.start": False,
+    "distributed.worker.profile.enabled": False,
+    # Dask closes for good the nanny of a worker that died, and is restarting once more when this
+    # time is over. Nannies of this machine restart their workers as long as they live.
+    "distributed.deploy.lost-worker-timeout": "1000 hours",
+}
+_LOOPBACK = "127.0.0.1"
+_LOG = logging.getLogger(__name__)
+
+
+@contextmanager
+def local_engine(workers: int, memory: int, limit: int, threads: int, scratch: str | None) -> Iterator[Engine]:
+    """Start worker processes with one task each, reachable from this machine only; end them at exit.
+
+    Parameters
+    ----------
+    workers : number of processes.
+    memory : of each; a worker that takes more than 95 % of it is killed [bytes].
+    limit : memory that one task may take [bytes].
+    threads : how many threads one task may use in its kernels.
+    scratch : where a folder for the workers' files is made, and removed at exit.
+
+    Yields
+    ------
+    Engine : on those workers.
+    """
+    folder = tempfile.mkdtemp(prefix="qsm-dask-", dir=scratch)
+    try:
+        with _environment(threads), _quiet(), dask.config.set(_SETTINGS):
+            cluster = LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                processes=True,
+                memory_limit=memory,
+                host=_LOOPBACK,
+                dashboard_address=f"{_LOOPBACK}:0",
+                worker_dashboard_address=f"{_LOOPBACK}:0",
+                local_directory=folder,
+                preload=["qsm_dask.engine.preload"],
+                silence_logs=logging.ERROR,
+            )
+            try:
+                with Client(cluster) as client:
+                    yield DaskEngine(client, slots=workers, limit=limit, threads=threads)
+            finally:
+                _stop(cluster)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _stop(cluster: Any) -> None:
+    """End workers at once: what they have not committed is lost, as it would be in a crash.
+
+    An orderly end would wait seconds for tasks that cannot be interrupted. Nannies are told
+    first, lest they start new workers; one that is starting a worker just now complains.
+    """
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    nannies = list(cluster.workers.values())
+    for nanny in nannies:
+        nanny.close_gracefully()
+    for pid in [nanny.pid for nanny in nannies if nanny.pid]:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    try:
+        cluster.close()
+    except Exception:  # noqa: BLE001 -- what was computed is not worth less for it
+        _LOG.warning("dask did not close in order", exc_info=True)
+
+
+@contextmanager
+def _environment(threads: int) -> Iterator[None]:
+    """Workers inherit the driver's environment, and dask writes into it: both end with the cluster."""
+    before = dict(os.environ)
+    numba_cache.configure()
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = str(threads)
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Show of dask's log what went wrong, and not what this engine puts right.
+
+    Dask calls a task failed for good at its worker's first death, and a result lost with it.
+    """
+
+    def of_interest(record: logging.LogRecord) -> bool:
+        return "marked as failed because" not in record.msg and "Couldn't gather keys" not in record.msg
+
+    dask_logger, scheduler_logger = logging.getLogger("distributed"), logging.getLogger("distributed.scheduler")
+    level = dask_logger.level
+    dask_logger.setLevel(logging.ERROR)
+    scheduler_logger.addFilter(of_interest)
+    try:
+        yield
+    finally:
+        scheduler_logger.removeFilter(of_interest)
+        dask_logger.setLevel(level)

@@ -1,0 +1,78 @@
+"""How large workers are, and what a task may take of one."""
+
+from typing import Literal
+
+from qsm_dask.engine.base import gibibytes
+from qsm_dask.engine.resources import Machine
+from qsm_dask.errors import ConfigError
+
+AUTO: Literal["auto"] = "auto"
+BASELINE = 350 * 2**20
+"""What a worker process takes before its first scan: Python, NumPy, SciPy, Numba, Zarr, dask [bytes]."""
+HEADROOM = 1.3
+"""A worker has so many times the memory that its task and itself are projected to need."""
+LEAST_WORKER = 2 * 2**30
+"""With `workers: auto`, no worker gets less memory than this [bytes]."""
+
+
+def plan(machine: Machine, *, workers: str | int, threads: int, memory: str | int) -> tuple[int, int]:
+    """How many workers a machine holds, and the memory of each [bytes].
+
+    A tenth of the memory, at least 512 MiB, is left to the driver and the system.
+
+    Raises
+    ------
+    ConfigError : what is asked for does not fit the machine.
+    """
+    usable = machine.memory - max(machine.memory // 10, 512 * 2**20)
+    size = None if memory == AUTO else _bytes(memory)
+    if workers == AUTO:
+        fitting = usable // (size or LEAST_WORKER)
+        count = max(1, min(machine.cpus // threads, fitting))
+    else:
+        count = whole("workers", workers)
+    if size is None:
+        size = usable // count
+    if count * size > machine.memory:
+        raise ConfigError(
+            f"cluster: {count} workers of {gibibytes(size)} do not fit this machine's {gibibytes(machine.memory)}: "
+            "lower `workers` or `memory`, or say `auto`"
+        )
+    return count, size
+
+
+def task_limit(worker_memory: int) -> int:
+    """The memory that one task may take in a worker of this size [bytes].
+
+    Raises
+    ------
+    ConfigError : the worker is too small for any task.
+    """
+    limit = int(worker_memory / HEADROOM) - BASELINE
+    if limit <= 0:
+        raise ConfigError(
+            f"cluster: a worker of {gibibytes(worker_memory)} has no room for a scan: "
+            f"give it more than {gibibytes(HEADROOM * BASELINE)} (fewer `workers`, or a larger `memory`)"
+        )
+    return limit
+
+
+def whole(name: str, value: object) -> int:
+    """An option that counts something.
+
+    Raises
+    ------
+    ConfigError : it is not a whole number of at least 1.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError(f"cluster: {name} is a whole number of at least 1, not {value!r}")
+    return value
+
+
+def _bytes(value: str | int) -> int:
+    from dask.utils import parse_bytes
+
+    try:
+        return int(parse_bytes(value))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ConfigError(f"cluster: memory {value!r} is not a size such as `4 GiB`, or `auto`") from error

@@ -1,0 +1,54 @@
+"""Cost of the local engine itself: empty tasks, start and stop, memory of driver and scheduler.
+
+The scheduler of a local cluster lives in the driver's process, so that one figure covers both.
+Run `python tests/benchmarks/bench_engine.py [SCANS ...]`.
+"""
+
+import sys
+import time
+
+from qsm_dask.engine import Engine, SerialEngine, open_engine
+from qsm_dask.engine.resources import resident
+
+DEFAULT = (2_000, 10_000)
+SETTLED = 3_000  # by then dask's bounded logs of tasks are full
+MIB = 2**20
+
+
+def nothing(_key: str) -> None:
+    return None
+
+
+def no_memory(_key: str) -> int:
+    return 0
+
+
+def measure(engine: Engine, scans: int) -> tuple[float, float, float]:
+    """Milliseconds a scan, and growth of resident memory [MiB]: in all, and after SETTLED scans."""
+    at_start = settled = resident()
+    start = time.perf_counter()
+    keys = (f"sub-{number:05d}" for number in range(scans))
+    for done, outcome in enumerate(engine.map(nothing, keys, memory=no_memory), start=1):
+        assert outcome.ok, outcome
+        if done == SETTLED:
+            settled = resident()
+    seconds = time.perf_counter() - start
+    late = (resident() - settled) / MIB if scans > SETTLED else 0.0
+    return 1e3 * seconds / scans, (resident() - at_start) / MIB, late
+
+
+def main(sizes: tuple[int, ...]) -> None:
+    print(f"{'engine':<8}{'scans':>8}{'ms/scan':>10}{'growth MiB':>12}{f'after {SETTLED}':>14}")
+    for scans in sizes:
+        print("{:<8}{:>8}{:>10.3f}{:>12.1f}{:>14.1f}".format("serial", scans, *measure(SerialEngine(2**30), scans)))
+    for scans in sizes:
+        start = time.perf_counter()
+        with open_engine({"kind": "local", "workers": 2, "memory": "1 GiB"}) as engine:
+            opened = time.perf_counter() - start
+            print("{:<8}{:>8}{:>10.3f}{:>12.1f}{:>14.1f}".format("local", scans, *measure(engine, scans)))
+            start = time.perf_counter()
+        print(f"{'':<8}start {opened:.2f} s, stop {time.perf_counter() - start:.2f} s")
+
+
+if __name__ == "__main__":
+    main(tuple(int(text) for text in sys.argv[1:]) or DEFAULT)
