@@ -29,3 +29,27 @@ def volumes(
         return int(FLOAT * (geometry.voxels * (native + series * geometry.echoes) + padded * grid))
 
     return peak
+
+
+# --- phase: masks, offsets, unwrapping -------------------------------------------------
+
+
+def magnitude_mask(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
+    """`mask.magnitude` works on the image continued beyond its faces by its widest length."""
+    margin_mm = max(parameters[name] for name in ("opening_mm", "closing_mm", "erosion_mm"))
+    continued = math.prod(
+        n + 2 * math.ceil(margin_mm / size) for n, size in zip(geometry.shape, geometry.voxel_size, strict=True)
+    )
+    return int(FLOAT * (1.4 * geometry.voxels + 1.5 * continued))
+
+
+def offset_removal(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
+    """`offset.mcpc3ds` unwraps one volume, before it holds a series without offset."""
+    del parameters
+    return int(FLOAT * geometry.voxels * max(8.8, geometry.echoes + 2.2))
+
+
+def spanning_tree(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
+    """`unwrap.romeo` holds the result, the sorted edges of one echo and, unwrapping each by itself, orders of visit."""
+    scratch = 6.8 if parameters["mode"] == "individual" else 5.8
+    return int(FLOAT * geometry.voxels * (geometry.echoes + scratch))

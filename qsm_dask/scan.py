@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_ENTITY = re.compile(r"^([a-z]+)-([0-9A-Za-z+]+)$")
-_SUFFIX = re.compile(r"^[0-9A-Za-z]+$")
+_ENTITY = re.compile(r"([a-z]+)-([0-9A-Za-z+]+)")
+_SUFFIX = re.compile(r"[0-9A-Za-z]+")
 DEFAULT_SUFFIX = "MEGRE"
 
 
@@ -28,9 +28,9 @@ class ScanKey:
         if not self.entities or self.entities[0][0] != "sub":
             raise ValueError(f"a scan key starts with sub-<label>, got {self.entities!r}")
         for name, label in self.entities:
-            if not _ENTITY.match(f"{name}-{label}"):
+            if not _ENTITY.fullmatch(f"{name}-{label}"):
                 raise ValueError(f"{name}-{label} is not a BIDS entity with an alphanumeric label")
-        if not _SUFFIX.match(self.suffix):
+        if not _SUFFIX.fullmatch(self.suffix):
             raise ValueError(f"{self.suffix!r} is not a BIDS suffix")
 
     @classmethod
@@ -43,11 +43,11 @@ class ScanKey:
         """
         parts = text.split("_")
         suffix = DEFAULT_SUFFIX
-        if len(parts) > 1 and not _ENTITY.match(parts[-1]):
+        if len(parts) > 1 and not _ENTITY.fullmatch(parts[-1]):
             suffix = parts.pop()
         entities = []
         for part in parts:
-            match = _ENTITY.match(part)
+            match = _ENTITY.fullmatch(part)
             if match is None:
                 raise ValueError(f"{text!r} is not the name of a scan: {part!r} is not <entity>-<label>")
             entities.append((match[1], match[2]))

@@ -20,7 +20,7 @@ from qsm_dask.kernels.inversion.rts import rts
 from qsm_dask.kernels.inversion.tv import tv
 from qsm_dask.kernels.unwrap.laplacian import laplacian
 from qsm_dask.kernels.unwrap.romeo import romeo
-from qsm_dask.memory import volumes
+from qsm_dask.memory import magnitude_mask, offset_removal, spanning_tree, volumes
 from qsm_dask.scan import Geometry
 
 Memory = Callable[[Geometry, Mapping[str, Any]], int]
@@ -94,14 +94,17 @@ class Stage:
 
 STAGES: Mapping[str, Stage] = MappingProxyType(
     {
-        "mask.magnitude": Stage(masking.magnitude, ("mask",), volumes(4)),
-        "mask.phase_quality": Stage(masking.phase_quality, ("mask", "phase_quality"), volumes(4), "10.1002/mrm.28563"),
-        "offset.mcpc3ds": Stage(
-            offsets.mcpc3ds, ("phase", "phase_offset"), volumes(6, series=1), "10.1002/mrm.26963", applies=two_echoes
+        "mask.magnitude": Stage(masking.magnitude, ("mask",), magnitude_mask, "10.1109/TSMC.1979.4310076"),
+        "mask.phase_quality": Stage(
+            masking.phase_quality, ("mask", "phase_quality"), volumes(3.1), "10.1002/mrm.28563"
         ),
-        "unwrap.romeo": Stage(romeo, ("unwrapped_phase",), volumes(6, series=1), "10.1002/mrm.28563"),
-        "unwrap.laplacian": Stage(laplacian, ("unwrapped_phase",), volumes(3, series=1), "10.1364/OL.28.001194"),
-        "field.weighted_mean": Stage(fieldmap.weighted_mean, ("total_field",), volumes(1), "10.1002/nbm.3601"),
+        "mask.erode": Stage(masking.erode, ("mask",), volumes(3)),
+        "offset.mcpc3ds": Stage(
+            offsets.mcpc3ds, ("phase", "phase_offset"), offset_removal, "10.1002/mrm.26963", applies=two_echoes
+        ),
+        "unwrap.romeo": Stage(romeo, ("unwrapped_phase",), spanning_tree, "10.1002/mrm.28563"),
+        "unwrap.laplacian": Stage(laplacian, ("unwrapped_phase",), volumes(1.2, series=1), "10.1364/OL.28.001194"),
+        "field.weighted_mean": Stage(fieldmap.weighted_mean, ("total_field",), volumes(1.1), "10.1002/nbm.3601"),
         "background.vsharp": Stage(
             vsharp, ("local_field", "mask"), volumes(2, padded=6), "10.1016/j.neuroimage.2010.10.070"
         ),
@@ -113,10 +116,10 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
         ),
         "reference.region": Stage(reference.region, ("chi", "chi_reference"), volumes(2), "10.1002/mrm.30006"),
         "relaxometry.arlo": Stage(
-            relaxometry.arlo, ("r2star",), volumes(1), "10.1002/mrm.25137", applies=three_equispaced_echoes
+            relaxometry.arlo, ("r2star",), volumes(1.1), "10.1002/mrm.25137", applies=three_equispaced_echoes
         ),
-        "relaxometry.loglinear": Stage(relaxometry.loglinear, ("r2star",), volumes(1), applies=two_echoes),
-        "roi.statistics": Stage(roi.statistics, ("region_labels", "region_values"), volumes(4)),
+        "relaxometry.loglinear": Stage(relaxometry.loglinear, ("r2star",), volumes(1.1), applies=two_echoes),
+        "roi.statistics": Stage(roi.statistics, ("region_labels", "region_values"), volumes(3.2)),
     }
 )
 """Every method, by its name in pipelines and on the command line."""

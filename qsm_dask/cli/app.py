@@ -2,12 +2,11 @@
 
 import sys
 
-import click
 import typer
 
 from qsm_dask.cli import cohorts, tools
 from qsm_dask.cli.console import complain, show_log
-from qsm_dask.errors import ConfigError, QsmError
+from qsm_dask.errors import ConfigError, InputError, QsmError
 
 app = typer.Typer(
     name="qsm-dask",
@@ -55,17 +54,13 @@ def main() -> None:
     """Run the command line; exit 0 when all is well, 1 when scans failed, 2 on wrong usage."""
     show_log()
     try:
-        code = app(standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        code = 2
-    except (click.Abort, KeyboardInterrupt):
-        complain("stopped; what is committed is kept: the same command goes on from there")
-        code = 130
-    except ConfigError as error:
+        app()
+    except (ConfigError, InputError) as error:
         complain(str(error))
-        code = 2
+        sys.exit(2)
     except QsmError as error:
         complain(str(error))
-        code = 1
-    sys.exit(code if isinstance(code, int) else 0)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        complain("stopped; what is committed is kept: the same command goes on from there")
+        sys.exit(130)

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from qsm_dask.workflow.ingest import Summary as Ingested
     from qsm_dask.workflow.process import Summary as Processed
 
-Bids = Annotated[Path, typer.Argument(help="Folder of the raw BIDS dataset.", show_default=False)]
+Bids = Annotated[
+    Path, typer.Argument(help="Folder of the raw BIDS dataset.", exists=True, file_okay=False, show_default=False)
+]
 Cohort = Annotated[
     Path, typer.Argument(help="Folder of the cohort store; made if it is not there.", show_default=False)
 ]
@@ -186,8 +188,8 @@ def process(
 
     Committed nodes are kept: changing a parameter recomputes that step and what follows it.
     """
-    store = open_store(cohort)
     steps = _pipeline(pipeline)
+    store = open_store(cohort)
     quiet = quiet or as_json
     with open_cluster(cluster) as engine:
         chosen = Selection(participants=participant_label, sessions=session_id)

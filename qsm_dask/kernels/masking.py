@@ -12,10 +12,12 @@ from qsm_dask.kernels.distance import deeper, depth_squared
 from qsm_dask.kernels.doors import Vector, check_voxel_size
 from qsm_dask.kernels.jit import compiled
 from qsm_dask.kernels.series import Mask, Real
+from qsm_dask.kernels.smoothing import gaussian
 from qsm_dask.kernels.unwrap.weights import voxel_quality
 
 _BINS = 256
 _BRIGHT_SHARE = 0.5
+_SPECK_MM = 1.2
 
 
 def magnitude(
@@ -23,7 +25,7 @@ def magnitude(
     voxel_size: ArrayLike,
     /,
     *,
-    opening_mm: float = 7.0,
+    opening_mm: float = 16.0,
     closing_mm: float = 3.0,
     erosion_mm: float = 0.0,
 ) -> Mask:
@@ -44,7 +46,8 @@ def magnitude(
     magnitude : (echo, x, y, z), of any scale.
     voxel_size : spacing [mm].
     opening_mm : bridges up to twice this wide are cut [mm]; 0 cuts none, and less than a voxel
-        does nothing.
+        does nothing. The brain is thicker than 32 mm wherever it hangs together; orbits, neck and
+        the muscles of the skull base are not.
     closing_mm : gaps up to twice this wide are closed [mm].
     erosion_mm : depth taken off at the end [mm]; faces of the image are not eroded.
 
@@ -65,12 +68,12 @@ def magnitude(
     _refuse_negative(opening_mm=opening_mm, closing_mm=closing_mm, erosion_mm=erosion_mm)
     echoes = series.echoes("magnitude", magnitude, None, None)
     bright = _bright(echoes)
-    core = _largest(_eroded(bright, size, opening_mm) if opening_mm else bright)
+    core = _largest(_eroded(_majority(bright, size), size, opening_mm) if opening_mm else bright)
     found = core if core is not None else _largest(bright)
     if found is None:
         raise ValueError("magnitude has no voxel above its threshold: is it an image of magnitudes?")
     if core is not None and opening_mm:
-        found = _dilated(found, size, opening_mm) & bright
+        found = _dilated(found, size, opening_mm + closing_mm) & bright  # a little more: corners beside fissures
     if closing_mm:
         found = _eroded(_dilated(found, size, closing_mm), size, closing_mm)
     found = _filled(found)
@@ -131,6 +134,35 @@ def phase_quality(
     return _filled(kept) & inside, quality
 
 
+def erode(mask: NDArray[Any], voxel_size: ArrayLike, /, *, depth_mm: float = 2.0) -> Mask:
+    """Take the outermost layer off a mask, where the background field is hardest to remove.
+
+    At the surface only the smallest spheres fit into the mask, and partial volume of what lies
+    outside is largest. On head phantoms 2 mm taken off before V-SHARP lower the error of its
+    local field inside what remains by half.
+
+    Parameters
+    ----------
+    mask : (x, y, z).
+    voxel_size : spacing [mm].
+    depth_mm : depth [mm]; less than a voxel does nothing. Faces of the image are not eroded.
+
+    Returns
+    -------
+    bool (x, y, z), the voxels farther than `depth_mm` from every voxel outside.
+
+    Raises
+    ------
+    ValueError : the mask is empty or the erosion empties it, or the depth is negative.
+    """
+    inside, size = series.inside(mask), check_voxel_size(voxel_size)
+    _refuse_negative(depth_mm=depth_mm)
+    left = _eroded(inside, size, depth_mm)
+    if not left.any():
+        raise ValueError(f"depth_mm is {depth_mm}: eroded so deep, the mask is empty")
+    return left
+
+
 def _refuse_negative(**lengths: float) -> None:
     for name, length in lengths.items():
         if not (math.isfinite(length) and length >= 0):
@@ -157,6 +189,19 @@ def _otsu(counts: NDArray[np.int64]) -> float:
     both = (below > 0) & (above > 0)
     apart[both] = sums[:-1][both] / below[both] - (sums[-1] - sums[:-1])[both] / above[both]
     return float((np.argmax(below * above * apart**2) + 1) / counts.size)
+
+
+def _majority(mask: Mask, size: Vector) -> Mask:
+    """The mask without dark veins and specks, each of which an erosion would widen; gaps between layers stay."""
+    sigma = (_SPECK_MM / size[0], _SPECK_MM / size[1], _SPECK_MM / size[2])
+    share = mask.astype(np.float32)
+    gaussian(share, sigma)
+    for axis, (length, width) in enumerate(zip(mask.shape, sigma, strict=True)):
+        line = np.ones((length, 1, 1), dtype=np.float32)  # what of the Gaussian lies inside the image
+        gaussian(line, (width, 0.0, 0.0))
+        share /= line.reshape([length if a == axis else 1 for a in range(3)])
+    majority: Mask = share > np.float32(0.5)
+    return majority
 
 
 def _largest(mask: Mask) -> Mask | None:

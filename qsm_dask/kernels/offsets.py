@@ -14,6 +14,8 @@ from qsm_dask.kernels.smoothing import gaussian
 from qsm_dask.kernels.unwrap.romeo import romeo
 
 _TURN = 2 * np.pi
+_ROUNDS = 2
+"""At the rim of the mask a Gaussian sees one side of a sloping offset; a second round halves that error."""
 
 
 def mcpc3ds(
@@ -30,9 +32,10 @@ def mcpc3ds(
 
     The phase that accrues between the first two echoes (their Hermitian inner product, unwrapped
     in space) is extrapolated to echo time zero; what the first echo has beyond that is the offset.
-    It is smoothed as a complex number, each voxel by the inverse variance of its offset, and taken
-    from every echo. Where the inner product is a turn off, phase stays proportional to echo time
-    for the first two echoes, whatever their spacing.
+    It is smoothed as a complex number, each voxel by the inverse variance of its offset, then what
+    that leaves of it is smoothed and added, and the sum is taken from every echo. Where the inner
+    product is a turn off, phase stays proportional to echo time for the first two echoes, whatever
+    their spacing.
 
     Parameters
     ----------
@@ -86,17 +89,18 @@ def _offset(
     if strength is not None:
         brightness = np.zeros((1, *inside.shape), dtype=np.float32)
         _geometric_mean(strength, inside, brightness)
-    imaginary = romeo(product, inside, spacing, brightness)[0]
+    accrued = romeo(product, inside, spacing, brightness)[0]
     real: Real = product[0]
     del product, brightness
-    _extrapolate(
-        wrapped, wrapped if strength is None else strength, strength is not None, inside, ratio, real, imaginary
-    )
+    weights = wrapped if strength is None else strength
     sigma = (smoothing_mm / size[0], smoothing_mm / size[1], smoothing_mm / size[2])
-    gaussian(real, sigma)
-    gaussian(imaginary, sigma)
-    _to_angle(real, imaginary, inside)
-    return real
+    offset, imaginary = np.zeros_like(real), np.zeros_like(real)
+    for _ in range(_ROUNDS):
+        _extrapolate(wrapped, weights, strength is not None, inside, ratio, accrued, offset, real, imaginary)
+        gaussian(real, sigma)
+        gaussian(imaginary, sigma)
+        _add_angle(real, imaginary, inside, offset)
+    return offset
 
 
 @compiled
@@ -124,33 +128,45 @@ def _geometric_mean(magnitude: Real, inside: Mask, brightness: Real) -> None:
 
 @compiled
 def _extrapolate(
-    phase: Real, magnitude: Real, weighted: bool, inside: Mask, ratio: float, real: Real, accrued: Real
+    phase: Real,
+    magnitude: Real,
+    weighted: bool,
+    inside: Mask,
+    ratio: float,
+    accrued: Real,
+    known: Real,
+    real: Real,
+    imaginary: Real,
 ) -> None:
-    """The weighted offset as a complex number; its imaginary part takes the place of the accrued phase."""
+    """What the known offset leaves of the offset, weighted, as a complex number."""
     nx, ny, nz = inside.shape
     for x in range(nx):
         for y in range(ny):
             for z in range(nz):
                 if not inside[x, y, z]:
+                    real[x, y, z] = 0
+                    imaginary[x, y, z] = 0
                     continue
                 weight = 1.0
                 if weighted:
                     a, b = float(magnitude[0, x, y, z]) ** 2, float(magnitude[1, x, y, z]) ** 2
                     noise = (1 + ratio) ** 2 * b + ratio**2 * a
                     weight = a * b / noise if noise > 0 else 0.0
-                angle = phase[0, x, y, z] - ratio * accrued[x, y, z]
+                angle = phase[0, x, y, z] - ratio * accrued[x, y, z] - known[x, y, z]
                 real[x, y, z] = weight * np.cos(angle)
-                accrued[x, y, z] = weight * np.sin(angle)
+                imaginary[x, y, z] = weight * np.sin(angle)
 
 
 @compiled
-def _to_angle(real: Real, imaginary: Real, inside: Mask) -> None:
+def _add_angle(real: Real, imaginary: Real, inside: Mask, offset: Real) -> None:
+    """Add the angle of the smoothed numbers to the offset, and bring the sum to half a turn at most."""
     nx, ny, nz = inside.shape
     for x in range(nx):
         for y in range(ny):
             for z in range(nz):
-                angle = np.arctan2(imaginary[x, y, z], real[x, y, z]) if inside[x, y, z] else np.float32(0)
-                real[x, y, z] = angle
+                if inside[x, y, z]:
+                    angle = offset[x, y, z] + np.arctan2(imaginary[x, y, z], real[x, y, z])
+                    offset[x, y, z] = angle - _TURN * np.rint(angle / _TURN)
 
 
 @compiled

@@ -46,8 +46,19 @@ def test_holes_and_gaps_are_filled():
     image[26:29, 30:34, 20:24] = 0.01  # an iron-rich nucleus
     image[32, :, 24:] *= 0.1  # a fissure
     found = magnitude(image[None], SIZE)
-    assert overlap(found, brain) > 0.99
+    # The opening that cuts neck and orbits rounds the corners where the fissure meets the surface.
+    assert overlap(found, brain) > 0.98
     np.testing.assert_array_equal(found, binary_fill_holes(found))
+
+
+def test_dark_veins_and_specks_do_not_break_the_brain():
+    """One voxel in two hundred dark, and tubes across: each would cost an opening a sphere around it."""
+    image, brain = head((96, 96, 72))
+    rng = np.random.default_rng(0)
+    image[rng.random(image.shape) < 0.005] *= 0.1
+    for y in range(10, 90, 12):
+        image[:, y, y % 70] *= 0.1
+    assert overlap(magnitude(image[None], (2.0, 2.0, 2.0)), brain) > 0.98
 
 
 def test_a_field_of_view_filled_by_tissue_is_kept_whole():
