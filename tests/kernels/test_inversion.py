@@ -78,7 +78,12 @@ def plain_tv(field, mask, voxel_size, b0_dir, iterations):
     def extend(x):
         return target(extended(field, mask, kernel, x))
 
-    options = {"weight": 1e-4, "rho": 2e-2, "iterations": iterations, "adaptive": False}
+    options = {
+        "weight": 1e-4,
+        "rho": 1e-2 * np.prod(voxel_size) ** (1 / 3),
+        "iterations": iterations,
+        "adaptive": False,
+    }
     data = embed(field * mask, shape)
     return crop(plain_admm(kernel**2, target(data), np.zeros(shape), voxel_size, extend, **options), mask)
 

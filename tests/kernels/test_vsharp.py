@@ -114,7 +114,7 @@ def test_float32_octants_equal_plain_float64(shape, voxel_size):
     x, y, z = positions(shape, voxel_size)
     total = field + 0.05 * x / 30 + 0.1 * (2 * z**2 - x**2 - y**2) / 1000
     radii = np.linspace(9.0, max(voxel_size), int(np.ceil((9.0 - max(voxel_size)) / 2.0 - 1e-9)) + 1)
-    truth, kept = plain_vsharp(total, mask, voxel_size, radii, 0.1)
+    truth, kept = plain_vsharp(total, mask, voxel_size, radii, 0.08)
     local, eroded = vsharp(total.astype(np.float32), mask, voxel_size, radius_mm=9.0)
     assert local.dtype == np.float32
     np.testing.assert_array_equal(eroded, kept)
