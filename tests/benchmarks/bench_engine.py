@@ -23,29 +23,33 @@ def no_memory(_key: str) -> int:
     return 0
 
 
-def measure(engine: Engine, scans: int) -> tuple[float, float, float]:
-    """Milliseconds a scan, and growth of resident memory [MiB]: in all, and after SETTLED scans."""
+def measure(engine: Engine, scans: int) -> tuple[float, float, float, float]:
+    """Milliseconds a scan, of which this process computed; growth of resident memory [MiB]: in all, after SETTLED."""
     at_start = settled = resident()
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     keys = (f"sub-{number:05d}" for number in range(scans))
     for done, outcome in enumerate(engine.map(nothing, keys, memory=no_memory), start=1):
         assert outcome.ok, outcome
         if done == SETTLED:
             settled = resident()
-    seconds = time.perf_counter() - start
+    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     late = (resident() - settled) / MIB if scans > SETTLED else 0.0
-    return 1e3 * seconds / scans, (resident() - at_start) / MIB, late
+    return 1e3 * seconds / scans, 1e3 * cpu / scans, (resident() - at_start) / MIB, late
 
 
 def main(sizes: tuple[int, ...]) -> None:
-    print(f"{'engine':<8}{'scans':>8}{'ms/scan':>10}{'growth MiB':>12}{f'after {SETTLED}':>14}")
+    print(f"{'engine':<8}{'scans':>8}{'ms/scan':>10}{'of driver':>11}{'growth MiB':>12}{f'after {SETTLED}':>14}")
     for scans in sizes:
-        print("{:<8}{:>8}{:>10.3f}{:>12.1f}{:>14.1f}".format("serial", scans, *measure(SerialEngine(2**30), scans)))
+        print(
+            "{:<8}{:>8}{:>10.3f}{:>11.3f}{:>12.1f}{:>14.1f}".format(
+                "serial", scans, *measure(SerialEngine(2**30), scans)
+            )
+        )
     for scans in sizes:
         start = time.perf_counter()
         with open_engine({"kind": "local", "workers": 2, "memory": "1 GiB"}) as engine:
             opened = time.perf_counter() - start
-            print("{:<8}{:>8}{:>10.3f}{:>12.1f}{:>14.1f}".format("local", scans, *measure(engine, scans)))
+            print("{:<8}{:>8}{:>10.3f}{:>11.3f}{:>12.1f}{:>14.1f}".format("local", scans, *measure(engine, scans)))
             start = time.perf_counter()
         print(f"{'':<8}start {opened:.2f} s, stop {time.perf_counter() - start:.2f} s")
 

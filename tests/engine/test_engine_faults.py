@@ -68,7 +68,8 @@ def test_scans_that_kill_before_they_are_heard_of_are_found(dask_engine: DaskEng
     outcomes = run(dask_engine, script, ["poison", *NEIGHBOURS, "venom"])
     for key in ("poison", "venom"):
         assert (outcomes[key].ok, outcomes[key].attempts) == (False, 3)
-        assert 3 <= script.count(key) <= 4  # the first death may have had no culprit
+        # Three deaths are its own; one may have had no culprit, three may have seemed its neighbour's.
+        assert 3 <= script.count(key) <= 7
     assert_untouched(outcomes)
 
 
