@@ -154,19 +154,16 @@ def test_a_closed_engine_leaves_nothing_of_a_worker_that_restarts(
 @pytest.mark.parametrize(
     ("task", "said"), [("pass_by", ""), ("stumble", "the worker of 0 died; it will run again, alone\n")]
 )
-def test_an_engine_says_what_matters_and_no_more(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str, said: str
-) -> None:
-    monkeypatch.setenv("STUMBLING_BLOCK", str(tmp_path / "passed"))
-    driver = start_driver(task)
+def test_an_engine_says_what_matters_and_no_more(tmp_path: Path, task: str, said: str) -> None:
+    driver = start_driver(task, tmp_path)
     _, complaints = driver.communicate(timeout=60)
     assert driver.returncode == 0
     assert complaints == said
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, -2)])
-def test_no_worker_outlives_its_driver(number: signal.Signals, code: int) -> None:
-    driver = start_driver("hang")
+def test_no_worker_outlives_its_driver(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    driver = start_driver("hang", tmp_path)
     assert driver.stdout is not None
     workers = [int(pid) for pid in driver.stdout.readline().split()]
     assert len(running(workers)) == 2
@@ -181,10 +178,11 @@ def test_no_worker_outlives_its_driver(number: signal.Signals, code: int) -> Non
     eventually(lambda: not running(workers))
 
 
-def start_driver(task: str) -> "subprocess.Popen[str]":
+def start_driver(task: str, folder: Path) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, "-W", "error", "-m", "tests.engine.driver", task],
         cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(folder), "STUMBLING_BLOCK": str(folder / "passed")},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
