@@ -53,3 +53,23 @@ def spanning_tree(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
     """`unwrap.romeo` holds the result, the sorted edges of one echo and, unwrapping each by itself, orders of visit."""
     scratch = 6.8 if parameters["mode"] == "individual" else 5.8
     return int(FLOAT * geometry.voxels * (geometry.echoes + scratch))
+
+
+# --- fields: background, inversion, reference ------------------------------------------
+
+# Memory that is freed in pieces too small for the next volume adds about a tenth to what these hold at once.
+
+division = volumes(padded=3.6)
+"""`inversion.tkd` holds a spectrum, the kernel's half and the map on the padded grid, and its crop: 3.2 volumes."""
+
+total_variation = volumes(padded=9.0)
+"""`inversion.tv` and `inversion.rts` hold three duals, two maps, two spectra and the kernel's half: 7.5 volumes."""
+
+whole_brain_reference = volumes(1.1)
+region_reference = volumes(1.4)
+
+
+def largest_sphere(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
+    """`background.vsharp` pads by its largest sphere; it holds two spectra, a difference and what it chose so far."""
+    margin_mm = max(MARGIN_MM, float(parameters["radius_mm"]))
+    return volumes(padded=5.2, margin_mm=margin_mm)(geometry, parameters)

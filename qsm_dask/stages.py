@@ -20,7 +20,17 @@ from qsm_dask.kernels.inversion.rts import rts
 from qsm_dask.kernels.inversion.tv import tv
 from qsm_dask.kernels.unwrap.laplacian import laplacian
 from qsm_dask.kernels.unwrap.romeo import romeo
-from qsm_dask.memory import magnitude_mask, offset_removal, spanning_tree, volumes
+from qsm_dask.memory import (
+    division,
+    largest_sphere,
+    magnitude_mask,
+    offset_removal,
+    region_reference,
+    spanning_tree,
+    total_variation,
+    volumes,
+    whole_brain_reference,
+)
 from qsm_dask.scan import Geometry
 
 Memory = Callable[[Geometry, Mapping[str, Any]], int]
@@ -105,16 +115,14 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
         "unwrap.romeo": Stage(romeo, ("unwrapped_phase",), spanning_tree, "10.1002/mrm.28563"),
         "unwrap.laplacian": Stage(laplacian, ("unwrapped_phase",), volumes(1.2, series=1), "10.1364/OL.28.001194"),
         "field.weighted_mean": Stage(fieldmap.weighted_mean, ("total_field",), volumes(1.1), "10.1002/nbm.3601"),
-        "background.vsharp": Stage(
-            vsharp, ("local_field", "mask"), volumes(2, padded=6), "10.1016/j.neuroimage.2010.10.070"
-        ),
-        "inversion.tkd": Stage(tkd, ("chi",), volumes(1, padded=4), "10.1002/mrm.22135"),
-        "inversion.tv": Stage(tv, ("chi",), volumes(1, padded=9), "10.1002/mrm.25029"),
-        "inversion.rts": Stage(rts, ("chi",), volumes(1, padded=10), "10.1016/j.neuroimage.2017.11.018"),
+        "background.vsharp": Stage(vsharp, ("local_field", "mask"), largest_sphere, "10.1016/j.neuroimage.2010.10.070"),
+        "inversion.tkd": Stage(tkd, ("chi",), division, "10.1002/mrm.22135"),
+        "inversion.tv": Stage(tv, ("chi",), total_variation, "10.1002/mrm.25029"),
+        "inversion.rts": Stage(rts, ("chi",), total_variation, "10.1016/j.neuroimage.2017.11.018"),
         "reference.whole_brain": Stage(
-            reference.whole_brain, ("chi", "chi_reference"), volumes(2), "10.1002/mrm.30006"
+            reference.whole_brain, ("chi", "chi_reference"), whole_brain_reference, "10.1002/mrm.30006"
         ),
-        "reference.region": Stage(reference.region, ("chi", "chi_reference"), volumes(2), "10.1002/mrm.30006"),
+        "reference.region": Stage(reference.region, ("chi", "chi_reference"), region_reference, "10.1002/mrm.30006"),
         "relaxometry.arlo": Stage(
             relaxometry.arlo, ("r2star",), volumes(1.1), "10.1002/mrm.25137", applies=three_equispaced_echoes
         ),

@@ -1,0 +1,70 @@
+"""What background removal, inversion and referencing declare to take, against what a fresh process takes."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from qsm_dask.scan import Geometry
+from qsm_dask.stages import STAGES
+
+MEASURE = """
+import gc, json, sys
+import numpy as np
+from qsm_dask.kernels import fourier
+from qsm_dask.stages import STAGES
+
+name, shape, parameters = json.loads(sys.argv[1])
+stage = STAGES[name]
+
+def arrays(shape):
+    field = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    return dict(total_field=field, local_field=field, chi=field, mask=np.ones(shape, bool),
+        dseg=np.ones(shape, np.int32), voxel_size=np.ones(3), b0_dir=np.array([0, 0.6, 0.8]))
+
+def run(shape):
+    given = arrays(shape)
+    given = [given[quantity] for quantity in stage.inputs]
+    gc.collect()
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
+    before = peak()["VmRSS"]
+    result = stage.kernel(*given, **parameters)
+    return peak()["VmHWM"] - before
+
+def peak():
+    with open("/proc/self/status") as status:
+        return {line.split(":")[0]: int(line.split()[1]) * 1024 for line in status if line.startswith("Vm")}
+
+run((20, 22, 24))
+fourier.spectra.resize(0)
+fourier.spectra.resize(fourier.CACHE_BYTES)
+print(run(shape))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is read from /proc")
+@pytest.mark.parametrize("shape", [(128, 128, 128), (192, 160, 160)], ids=["cube", "head"])
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("background.vsharp", {}),
+        ("background.vsharp", {"radius_mm": 40.0, "radius_step_mm": 10.0}),
+        ("inversion.tkd", {}),
+        ("inversion.rts", {}),
+        ("inversion.tv", {"max_iterations": 9}),
+        ("reference.whole_brain", {}),
+        ("reference.region", {"labels": [1]}),
+    ],
+    ids=["vsharp", "vsharp-wide", "tkd", "rts", "tv", "whole_brain", "region"],
+)
+def test_peak_memory_is_what_is_declared(name, parameters, shape):
+    """With a mask that fills the image, the worst case; never above and at most a quarter below."""
+    order = json.dumps([name, shape, parameters])
+    done = subprocess.run([sys.executable, "-c", MEASURE, order], capture_output=True, text=True, check=True)
+    stage = STAGES[name]
+    bound = stage.memory(Geometry(shape, (1.0, 1.0, 1.0), (0.02,)), {**stage.parameters, **parameters})
+    measured = int(done.stdout)
+    assert bound / 1.25 <= measured <= bound, f"{measured / bound:.3f} of what is declared"
