@@ -1,0 +1,86 @@
+"""Golden values: a few numbers of each stage on a fixed input, kept with the stage's version in `golden.json`.
+
+Stored results of a cohort are recomputed only when a stage's version changes, so results may
+not change without it. After a deliberate change, raise `version` in `qsm_dask/stages.py`, then run
+`python -m tests.kernels.golden`. A new stage is one function in `CASES`.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from qsm_dask.stages import STAGES
+from tests.kernels.analytic import OBLIQUE, head, positions
+
+FILE = Path(__file__).with_name("golden.json")
+SHAPE, VOXEL_SIZE = (27, 30, 20), (2.0, 2.0, 3.1)
+
+
+def summary(array):
+    """Mean, standard deviation and one linear mixture of every voxel, which no rearrangement leaves alone."""
+    values = np.asarray(array, np.float64).ravel()
+    mixture = np.cos(0.7 * np.arange(values.size))
+    return [float(values.mean()), float(values.std()), float(mixture @ values / values.size)]
+
+
+def of_fields(stage, field, *others, **parameters):
+    outputs = STAGES[stage].kernel(field, *others, **parameters)
+    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+    return [number for output in outputs[: len(STAGES[stage].outputs)] for number in summary(output)]
+
+
+def background(stage):
+    _, local, mask = head(SHAPE, VOXEL_SIZE, OBLIQUE, noise=0.0005)
+    x, y, z = positions(SHAPE, VOXEL_SIZE)
+    total = local + 0.002 * x + (2 * z**2 - x**2 - y**2) / 5000
+    return of_fields(stage, total.astype(np.float32), mask, VOXEL_SIZE)
+
+
+def inversion(stage):
+    _, local, mask = head(SHAPE, VOXEL_SIZE, OBLIQUE, noise=0.0005)
+    return of_fields(stage, local.astype(np.float32), mask, VOXEL_SIZE, OBLIQUE)
+
+
+def whole_brain(stage):
+    chi, _, mask = head(SHAPE, VOXEL_SIZE)
+    return of_fields(stage, chi.astype(np.float32), mask)
+
+
+def region(stage):
+    chi, _, mask = head(SHAPE, VOXEL_SIZE)
+    return of_fields(stage, chi.astype(np.float32), (chi > 0.01).astype(np.int32), mask, labels=(1,))
+
+
+CASES = {
+    "background.vsharp": background,
+    "inversion.tkd": inversion,
+    "inversion.rts": inversion,
+    "inversion.tv": inversion,
+    "reference.whole_brain": whole_brain,
+    "reference.region": region,
+}
+"""Stage: a function of its name that returns its numbers."""
+
+
+def differs(kept, now):
+    """Whether numbers changed by more than processors differ."""
+    return len(kept) != len(now) or not np.allclose(kept, now, rtol=1e-3, atol=1e-4 * np.abs(now).max())
+
+
+def main():
+    """Write the numbers of new stages and of stages whose version was raised."""
+    rows = json.loads(FILE.read_text()) if FILE.exists() else {}
+    for stage, case in CASES.items():
+        row = {"version": STAGES[stage].version, "values": case(stage)}
+        kept = rows.get(stage, {"version": 0, "values": []})
+        if kept["version"] == row["version"] and differs(kept["values"], row["values"]):
+            sys.exit(f"{stage} changed its results: raise its version in qsm_dask/stages.py first")
+        if kept["version"] != row["version"]:
+            rows[stage] = row
+    FILE.write_text(json.dumps(dict(sorted(rows.items())), indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
