@@ -24,6 +24,7 @@ from qsm_dask.memory import (
     division,
     largest_sphere,
     magnitude_mask,
+    mask_erosion,
     offset_removal,
     region_reference,
     spanning_tree,
@@ -108,7 +109,7 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
         "mask.phase_quality": Stage(
             masking.phase_quality, ("mask", "phase_quality"), volumes(3.1), "10.1002/mrm.28563"
         ),
-        "mask.erode": Stage(masking.erode, ("mask",), volumes(3)),
+        "mask.erode": Stage(masking.erode, ("mask",), mask_erosion),
         "offset.mcpc3ds": Stage(
             offsets.mcpc3ds, ("phase", "phase_offset"), offset_removal, "10.1002/mrm.26963", applies=two_echoes
         ),

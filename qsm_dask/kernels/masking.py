@@ -68,12 +68,9 @@ def magnitude(
     _refuse_negative(opening_mm=opening_mm, closing_mm=closing_mm, erosion_mm=erosion_mm)
     echoes = series.echoes("magnitude", magnitude, None, None)
     bright = _bright(echoes)
-    core = _largest(_eroded(_majority(bright, size), size, opening_mm) if opening_mm else bright)
-    found = core if core is not None else _largest(bright)
+    found = _largest(_opened(bright, size, opening_mm, closing_mm) if opening_mm else bright)
     if found is None:
         raise ValueError("magnitude has no voxel above its threshold: is it an image of magnitudes?")
-    if core is not None and opening_mm:
-        found = _dilated(found, size, opening_mm + closing_mm) & bright  # a little more: corners beside fissures
     if closing_mm:
         found = _eroded(_dilated(found, size, closing_mm), size, closing_mm)
     found = _filled(found)
@@ -189,6 +186,25 @@ def _otsu(counts: NDArray[np.int64]) -> float:
     both = (below > 0) & (above > 0)
     apart[both] = sums[:-1][both] / below[both] - (sums[-1] - sums[:-1])[both] / above[both]
     return float((np.argmax(below * above * apart**2) + 1) / counts.size)
+
+
+def _opened(mask: Mask, size: Vector, radius_mm: float, more_mm: float) -> Mask:
+    """The mask near the largest object that an erosion leaves; the mask itself, if none is left.
+
+    A sphere so wide is as good on a grid of a sixth of its radius, in a fraction of the time. It
+    reaches back a little further than it eroded, for what the grid misses and corners beside fissures.
+    """
+    steps = [max(1, int(radius_mm / (6 * length))) for length in size]
+    coarse = (size[0] * steps[0], size[1] * steps[1], size[2] * steps[2])
+    core = _largest(_eroded(_majority(mask, size)[:: steps[0], :: steps[1], :: steps[2]], coarse, radius_mm))
+    if core is None:
+        return mask
+    missed = max(length if step > 1 else 0.0 for length, step in zip(coarse, steps, strict=True))
+    near = _dilated(core, coarse, radius_mm + max(more_mm, missed))
+    for axis, (step, length) in enumerate(zip(steps, mask.shape, strict=True)):
+        near = near.repeat(step, axis).take(range(length), axis)
+    near &= mask
+    return near
 
 
 def _majority(mask: Mask, size: Vector) -> Mask:
