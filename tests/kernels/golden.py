@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from qsm_dask.stages import STAGES
+from tests.kernels import fields
 from tests.kernels.analytic import OBLIQUE, head, positions
 
 FILE = Path(__file__).with_name("golden.json")
@@ -53,7 +54,49 @@ def region(stage):
     return of_fields(stage, chi.astype(np.float32), (chi > 0.01).astype(np.int32), mask, labels=(1,))
 
 
+def scanned(stage):
+    """A noisy head in four echoes with a phase offset; each stage reads of it what its signature names."""
+    image, brain = fields.head(SHAPE)
+    te = np.array([0.005, 0.011, 0.017, 0.023])
+    rng = np.random.default_rng(1)
+    x, _, z = positions(SHAPE, (0.1, 0.1, 0.1))
+    decay = np.exp(-np.multiply.outer(te, 25 + 10 * x + 0 * image))
+    signal = image * decay * np.exp(1j * (fields.accrued(fields.smooth(SHAPE, 7, 1.0) / 0.012, te) + 0.5 + z))
+    signal = signal + 0.03 * (rng.standard_normal(signal.shape) + 1j * rng.standard_normal(signal.shape))
+    phase, magnitude = np.angle(signal).astype(np.float32), np.abs(signal).astype(np.float32)
+    dseg = np.where(brain, np.arange(SHAPE[0])[:, None, None] // 5 + 11, 0)
+    given = {
+        "phase": phase,
+        "unwrapped_phase": phase * np.float32(1.7),
+        "magnitude": magnitude,
+        "te": te,
+        "b0": 3.0,
+        "voxel_size": (6.0, 6.0, 9.0),
+        "mask": image > 0.5,
+        "dseg": dseg,
+        "chi": phase[0],
+        "r2star": 30 * magnitude[1],
+    }
+    parameters = {"depth_mm": 7.0} if stage == "mask.erode" else {}
+    return of_fields(stage, *(given[name] for name in STAGES[stage].inputs), **parameters)
+
+
 CASES = {
+    **dict.fromkeys(
+        (
+            "mask.magnitude",
+            "mask.phase_quality",
+            "mask.erode",
+            "offset.mcpc3ds",
+            "unwrap.romeo",
+            "unwrap.laplacian",
+            "field.weighted_mean",
+            "relaxometry.arlo",
+            "relaxometry.loglinear",
+            "roi.statistics",
+        ),
+        scanned,
+    ),
     "background.vsharp": background,
     "inversion.tkd": inversion,
     "inversion.rts": inversion,
