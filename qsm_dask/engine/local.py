@@ -105,6 +105,9 @@ def _environment(threads: int) -> Iterator[None]:
     numba_cache.configure()
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(threads)
+    # Workers are killed at the end, and the tracker of their semaphores tells people that it cleaned up.
+    tracker = "ignore:resource_tracker:UserWarning"
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, (os.environ.get("PYTHONWARNINGS"), tracker)))
     try:
         yield
     finally:
