@@ -30,7 +30,7 @@ def thresholded(kernel, threshold):
 def plain_admm(fidelity, target, start, voxel_size, extend, *, weight, rho, iterations, adaptive):
     """Textbook ADMM for fidelity * |x - target|^2 / 2 in k-space plus isotropic total variation.
 
-    `extend` gives a new target from x after the second, fourth, sixth and eighth iteration.
+    `extend` gives a new target from x after the second and the fourth iteration.
     """
 
     def gradient(x):
@@ -48,7 +48,7 @@ def plain_admm(fidelity, target, start, voxel_size, extend, *, weight, rho, iter
         norm = np.sqrt((total**2).sum(axis=0))
         z = total * np.maximum(0, 1 - weight / rho / np.maximum(norm, 1e-30))
         u = total - z
-        if done in {2, 4, 6, 8}:
+        if done in {2, 4}:
             target = extend(x)
         right = fidelity * target + rho * np.fft.fftn(adjoint(z - u))
         symbol = fidelity + rho * laplacian
@@ -237,7 +237,7 @@ def test_extending_the_field_beyond_the_mask_recovers_sources_at_the_surface(ker
     field = crop(convolve(embed(chi * mask, double), full_dipole(double, size, OBLIQUE)), mask)
     truth = (chi * mask)[mask]
     errors = []
-    for extensions in (0, 4):
+    for extensions in (0, 2):
         estimate, _ = kernel(field, mask, size, OBLIQUE, extensions=extensions)
         errors.append(relative_error(estimate[mask] - estimate[mask].mean(), truth - truth.mean()))
     assert errors[1] < 0.75 * errors[0]
@@ -275,8 +275,8 @@ def test_rts_scales_with_the_field(scale):
 
 def test_rts_does_not_stop_before_the_splitting_has_begun():
     _, field, mask = head((24, 22, 20), (3, 3, 3), noise=0.0005)
-    usual, _ = rts(field, mask, (3, 3, 3), AXIAL)
-    late, solved = rts(field, mask, (3, 3, 3), AXIAL, rho=1e-4, max_iterations=40)
+    usual, _ = rts(field, mask, (3, 3, 3), AXIAL, extensions=0)
+    late, solved = rts(field, mask, (3, 3, 3), AXIAL, extensions=0, rho=1e-4, max_iterations=40)
     assert solved.converged
     assert relative_error(late, usual) < 0.1
 
