@@ -73,8 +73,16 @@ def _unwrap(phase: Real, inside: Mask, size: Vector, result: Real) -> None:
 
 
 def _bounding_box(inside: Mask) -> tuple[slice, ...]:
-    spans = (np.flatnonzero(inside.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1)))
-    return tuple(slice(int(span[0]), int(span[-1]) + 1) for span in spans)
+    """The smallest box around the mask, or a little more where the image has room for a faster transform."""
+    box = []
+    for axis, length in enumerate(inside.shape):
+        span = np.flatnonzero(inside.any(axis=tuple(a for a in range(3) if a != axis)))
+        first, tight = int(span[0]), int(span[-1] - span[0]) + 1
+        fast = scipy.fft.next_fast_len(tight, real=True)
+        wide = fast if fast <= length else tight
+        start = min(first, length - wide)
+        box.append(slice(start, start + wide))
+    return tuple(box)
 
 
 def _eigenvalues(length: int, weight: float) -> Real:
