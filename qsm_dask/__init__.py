@@ -8,6 +8,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from qsm_dask import numba_cache
+
 if TYPE_CHECKING:
     from qsm_dask.api import ingest, open_cohort, open_engine, process
     from qsm_dask.errors import ConfigError, DamageError, EngineError, InputError, QsmError, StageError, StoreError
@@ -47,6 +49,9 @@ _HOMES = {
     "stages": ("STAGES", "Stage"),
     "store": ("CohortStore",),
 }
+
+
+numba_cache.configure()  # before any kernel is imported: Numba chooses the folder when it decorates
 
 
 def __getattr__(name: str) -> Any:
