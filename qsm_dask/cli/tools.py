@@ -1,5 +1,6 @@
 """Commands that need no cohort: simulate, apply, demo, and what there is to choose from."""
 
+import inspect
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -185,7 +186,9 @@ def _pairs(option: str, items: list[str]) -> dict[str, str]:
 class _Unit(Enum):
     """Units that the name of a parameter carries."""
 
+    PPM_MM = ("_ppm_mm", "ppm mm")
     MM = ("_mm", "mm")
+    PER_S = ("_per_s", "1/s")
     S = ("_s", "s")
     PPM = ("_ppm", "ppm")
 
@@ -200,7 +203,10 @@ def _describe(name: str, stage: "Stage") -> dict[str, Any]:
         "summary": stage.summary,
         "reads": [f"{one} (optional)" if one in stage.optional else one for one in stage.inputs],
         "writes": list(stage.outputs),
-        "parameters": {one: {"default": default, "units": _units(one)} for one, default in stage.parameters.items()},
+        "parameters": {
+            one: {"default": "required" if default is inspect.Parameter.empty else default, "units": _units(one)}
+            for one, default in stage.parameters.items()
+        },
         "memory": round(volumes, 1),
         "doi": stage.cite or "no citation",
         "version": stage.version,

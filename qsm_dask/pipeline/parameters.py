@@ -1,5 +1,6 @@
 """Coerce what YAML or a command line gives to the type a kernel's signature states."""
 
+import inspect
 import types
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -21,6 +22,9 @@ def resolve(name: str, stage: Stage, given: Mapping[str, Any]) -> dict[str, Any]
             close = get_close_matches(parameter, stage.parameters, 1)
             hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(stage.parameters) or 'none'}"
             raise ConfigError(f"{name}: no parameter {parameter!r}; {hint}")
+    for parameter, default in stage.parameters.items():
+        if default is inspect.Parameter.empty and parameter not in given:
+            raise ConfigError(f"{name}: needs a value for {parameter!r}; it has no default")
     resolved = dict(stage.parameters)
     for parameter, value in given.items():
         try:

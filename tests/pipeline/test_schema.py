@@ -35,6 +35,10 @@ def test_yaml_file_with_scientific_notation(tmp_path):
         ([{"mask.level": {"level": "high"}}], "level: 'high' is not a number"),
         ([{"mask.level": {"level": True}}], "True is not a number"),
         (["mask.level", {"background.peel": {"depth": 1.5}}], "1.5 is not a whole number"),
+        (
+            ["mask.level", "field.first", "background.peel", "inversion.gain", "reference.pick"],
+            "needs a value for 'labels'",
+        ),
         (["mask.level", "background.peel"], "reads 'total_field', which no step before it makes"),
         ([{"mask.level": {"writes": {"mask": "chi_strong"}}}], "not a branch of 'mask'"),
         ([{"mask.level": {"writes": {"mask": "masc_strong"}}}], "no quantity"),

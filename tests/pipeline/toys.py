@@ -37,6 +37,10 @@ def hollow(local_field, mask, /):
     return np.full_like(local_field, np.nan)
 
 
+def pick(chi, /, *, labels: tuple[int, ...]):
+    return chi - labels[0]
+
+
 def two_echoes(geometry: Geometry) -> str | None:
     return None if geometry.echoes >= 2 else f"needs 2 echoes, the scan has {geometry.echoes}"
 
@@ -52,6 +56,7 @@ TOYS = {
     "inversion.gain": Stage(invert, ("chi",), one_volume, "10.1000/182"),
     "inversion.hollow": Stage(hollow, ("chi",), one_volume),
     "relaxometry.decay": Stage(decay, ("r2star",), one_volume, applies=two_echoes),
+    "reference.pick": Stage(pick, ("chi",), one_volume),
     "roi.sum": Stage(regions, ("region_labels", "region_values"), one_volume),
 }
 STEPS = [
