@@ -14,10 +14,7 @@ import pandas as pd
 
 from qsm_dask.errors import ConfigError
 from qsm_dask.scan import Geometry, ScanKey
-from qsm_dask.store import INGEST_KEY, CohortStore, Commit
-
-PIPELINE = "pipeline.json"
-"""The document in which `process` leaves the pipeline that it ran."""
+from qsm_dask.store import INGEST_KEY, PIPELINE, CohortStore, Commit
 
 STATES = ("failed", "started", "pending", "skipped", "done")
 """Of a node and of a scan; a scan has the first of them that any of its nodes has."""
@@ -69,6 +66,7 @@ class Standing:
     ingest : its ingest commit, None where there is none.
     made : quantity -> node that stores it.
     left_out : steps of the pipeline that do not run on it, each with the reason.
+    plan : what the pipeline runs on it, as `pipeline.Plan`; None where there is none.
     """
 
     scan: ScanKey
@@ -76,6 +74,7 @@ class Standing:
     ingest: Commit | None = None
     made: Mapping[str, str] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
+    plan: Any = None
 
     @property
     def state(self) -> str:
@@ -157,7 +156,7 @@ def _standing(
     for name, key in plan.digests(digests).items():
         nodes.append(_node(cohort, scan, name, key, rows.get((str(scan), name)), nodes))
     made = {quantity: node.name for node in plan.nodes for quantity in node.stores}
-    return Standing(scan, tuple(nodes), ingest, made, plan.left_out)
+    return Standing(scan, tuple(nodes), ingest, made, plan.left_out, plan)
 
 
 def _node(

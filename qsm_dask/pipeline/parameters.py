@@ -1,6 +1,7 @@
 """Coerce what YAML or a command line gives to the type a kernel's signature states."""
 
 import inspect
+import math
 import types
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -100,6 +101,8 @@ def _coerce_number(value: Any, kind: type[int] | type[float]) -> int | float:
         number = float(value)
     except ValueError as error:
         raise ValueError(f"{value!r} is not a number") from error
+    if not math.isfinite(number):
+        raise ValueError(f"{value!r} is not a finite number")
     if kind is float:
         return number
     if number != int(number):

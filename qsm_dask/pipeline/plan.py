@@ -5,7 +5,7 @@ nobody maintains a table of dependencies. The last producer of a name wins.
 """
 
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -96,13 +96,27 @@ class Plan:
                 live.pop(name, None)
         return peak
 
-    def run(self, arrays: Mapping[str, Any], nodes: Collection[str]) -> Iterator[NodeResult]:
+    def lineage(self, name: str) -> list[Step]:
+        """The steps that a quantity came from, in order."""
+        needed, found = {name}, list[Step]()
+        for step in reversed([step for node in self.nodes for step in node.steps]):
+            if needed & set(step.outputs):
+                needed = (needed - set(step.outputs)) | set(step.inputs)
+                found.insert(0, step)
+        return found
+
+    def reference_of(self, name: str) -> Step | None:
+        """The step that made a susceptibility map relative to what it is relative to now, if any did."""
+        return next((step for step in reversed(self.lineage(name)) if step.stage.startswith("reference.")), None)
+
+    def run(self, load: Callable[[str, str], Any], nodes: Collection[str]) -> Iterator[NodeResult]:
         """Run the named nodes in order; the caller commits each result as it comes.
 
         Parameters
         ----------
-        arrays : the ingested quantities and what earlier nodes have committed; each is
-            looked up once, when first needed.
+        load : called with the name of a node (or `ingest`) and of a quantity, for what that
+            node has committed; None for an optional quantity that the scan lacks. A name
+            may be written in several nodes: a step is given that of the last before it.
         nodes : names of the nodes to run.
 
         Raises
@@ -110,12 +124,17 @@ class Plan:
         StageError : a kernel refused or failed, or returned what its quantities forbid.
         """
         live: dict[str, Any] = {}
+        origin: dict[str, str] = {}
         records: list[Mapping[str, Any]] = []
         for node, step, released in self._schedule(nodes):
             started = time.perf_counter()
-            values = [self._lookup(name, live, arrays) for name in step.inputs]
-            outputs, solved = call(step, values)
+            for name in step.inputs:
+                provider = self._provider(step, name)
+                if origin.get(name) != provider:  # not held, or held from before a node that was not run
+                    live[name], origin[name] = load(provider, name), provider
+            outputs, solved = call(step, [live[name] for name in step.inputs])
             live.update(outputs)
+            origin.update(dict.fromkeys(outputs, node.name))
             records.append(_record(step, time.perf_counter() - started, solved))
             if step is node.steps[-1]:
                 _check_stored(node, live)
@@ -124,12 +143,18 @@ class Plan:
                 records = []
             for name in released:
                 live.pop(name, None)
+                origin.pop(name, None)
 
-    @staticmethod
-    def _lookup(name: str, live: dict[str, Any], arrays: Mapping[str, Any]) -> Any:
-        if name not in live:
-            live[name] = arrays.get(name)
-        return live[name]
+    def _provider(self, reader: Step, name: str) -> str:
+        """The node whose version of a quantity a step reads: that of the last step before it that writes it."""
+        provider = "ingest"
+        for node in self.nodes:
+            for step in node.steps:
+                if step is reader:
+                    return provider
+                if name in step.outputs:
+                    provider = node.name
+        return provider
 
     def _schedule(self, nodes: Collection[str]) -> Iterator[tuple[PlanNode, Step, list[str]]]:
         """Each step of the named nodes, with the names that nobody needs after it."""
@@ -164,8 +189,9 @@ def make_plan(
     for name in goal:
         if name not in have:
             raise ConfigError(f"{name} cannot be computed: {'; '.join(left_out)}")
-    steps = _needed(active, {*goal, *keep, *_leaves(slots)}, left_out)
-    return Plan(geometry, _group(steps, keep), tuple(left_out))
+    kept = {*goal, *keep}
+    steps = _needed(active, {*kept, *_leaves(slots)}, kept, left_out)
+    return Plan(geometry, _group(steps, kept), tuple(left_out))
 
 
 def _choose(
@@ -210,12 +236,12 @@ def _leaves(slots: Sequence[Sequence[Step]]) -> set[str]:
     return leaves
 
 
-def _needed(active: Sequence[Step], wanted: set[str], left_out: list[str]) -> list[Step]:
-    """The steps that lead to what is wanted; a step runs for its first output only."""
+def _needed(active: Sequence[Step], wanted: set[str], kept: set[str], left_out: list[str]) -> list[Step]:
+    """The steps that lead to what is wanted; a step runs for its first output, or for any that is kept."""
     needed = set(wanted)
     steps: list[Step] = []
     for step in reversed(active):
-        if step.outputs[0] in needed:
+        if step.outputs[0] in needed or kept & needed & set(step.outputs):
             needed -= set(step.outputs)
             needed |= set(step.inputs)
             steps.insert(0, step)

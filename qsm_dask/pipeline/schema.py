@@ -87,6 +87,7 @@ class Pipeline:
             `goal` or `keep` name what no step makes.
         """
         have = {*available, "dseg"}
+        made: set[str] = set()
         for slot in self.slots:
             for step in slot:
                 for name in step.required:
@@ -96,7 +97,14 @@ class Pipeline:
                             f"pipeline {self.name}: {step.stage} reads {name!r}, which no step before it makes; "
                             f"{_hint(close, sorted(have))}"
                         )
-            have.update(name for step in slot for name in step.outputs)
+                for name in step.outputs[1:]:
+                    if step.writes and name in made and name not in step.inputs:
+                        raise ConfigError(
+                            f"pipeline {self.name}: {step.stage} writes {step.outputs[0]!r} beside an earlier one, but "
+                            f"would overwrite {name!r}: rename it too, under writes"
+                        )
+            made.update(name for step in slot for name in step.outputs)
+            have |= made
         for name in (*self.goal, *self.keep):
             if name not in have:
                 raise ConfigError(f"pipeline {self.name}: no step makes {name!r}, which goal or keep names")

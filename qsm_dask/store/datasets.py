@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from qsm_dask.errors import DamageError, StoreError
 from qsm_dask.quantities import COORDINATES, NODES, SPACE, quantity
 from qsm_dask.scan import ScanKey
-from qsm_dask.store.commit import Commit
+from qsm_dask.store.commit import Commit, checksum
 from qsm_dask.store.index import facts_of
-from qsm_dask.store.layout import INGEST_KEY
+from qsm_dask.store.layout import INGEST_KEY, PIPELINE
 
 if TYPE_CHECKING:
     from qsm_dask.store.cohort import CohortStore
@@ -24,8 +24,6 @@ WHOLE = "whole_brain"
 """Name of label 0, the whole mask."""
 
 _BATCH = 256
-_TABLES = ("region_labels", "labels")
-"""The facts of a regions row and of an ingest row that name regions."""
 
 
 class _Regions(NamedTuple):
@@ -72,7 +70,7 @@ class _RowsBlock:
 
 
 def cohort_dataset(store: "CohortStore") -> xr.Dataset:
-    """The region values of every scan whose `regions` node is done.
+    """The region values of every scan whose `regions` node is done under the pipeline that was run last.
 
     Parameters
     ----------
@@ -119,22 +117,43 @@ def _described(name: str) -> dict[str, str]:
     return {"units": quantity(name).units, "long_name": quantity(name).meaning}
 
 
-def _region_rows(store: "CohortStore") -> Iterator[_Regions]:
+def _counting(store: "CohortStore") -> list[dict[str, Any]]:
+    """The rows that count: done, on the present input, and under the pipeline that was run last.
+
+    Scans processed by another pipeline, or before their input changed, wait to be processed
+    again: a table never mixes the two.
+    """
+    document = store.read_document(PIPELINE)
+    pipeline = None if document is None else checksum(document)
     index = store.index()
-    ingested = index[index["node"] == "ingest"]
-    ingests = dict(zip(ingested["scan"], ingested["facts"], strict=True))
-    done = index[(index["node"] == "regions") & (index["state"] == "done")]
+    names = [str(name) for name in index.columns]
+    rows = [dict(zip(names, row, strict=True)) for row in index.itertuples(index=False) if row.state == "done"]
+    inputs = {row["scan"]: row["digest"] for row in rows if row["node"] == "ingest"}
+    for row in rows:
+        row["facts"] = facts_of(row["facts"])
+
+    def counts(row: Mapping[str, Any]) -> bool:
+        if row["node"] == "ingest":
+            return True
+        run = row["facts"].get("run")  # what somebody wrote without a pipeline counts by itself
+        return run is None or run == [pipeline, inputs.get(row["scan"])]
+
+    return [row for row in rows if counts(row)]
+
+
+def _region_rows(store: "CohortStore") -> Iterator[_Regions]:
+    rows = _counting(store)
+    tables = {row["scan"]: row["facts"].get("labels") for row in rows if row["node"] == "ingest"}
     known: dict[tuple[Any, ...], tuple[tuple[int, str], ...]] = {}
-    rows = zip(map(ScanKey.parse, done["scan"]), done["key"], done["digest"], done["facts"], strict=True)
-    for scan, key, digest, facts in sorted(rows, key=lambda row: row[0]):
-        tables: tuple[Any, ...] = (facts, ingests.get(str(scan), "{}"))
-        if tables not in known:
-            labels, names = (facts_of(text).get(name) for text, name in zip(tables, _TABLES, strict=True))
-            if labels is None or names is None:  # rows that somebody wrote without facts
-                tables = (scan,)
-                labels, names = _from_commits(store, scan, key)
-            known[tables] = region_names(labels, names)
-        yield _Regions(scan, key, digest, known[tables])
+    done = [(ScanKey.parse(row["scan"]), row) for row in rows if row["node"] == "regions"]
+    for scan, row in sorted(done, key=lambda pair: pair[0]):
+        labels, names = row["facts"].get("region_labels"), tables.get(str(scan))
+        if labels is None or names is None:  # rows that somebody wrote without facts
+            labels, names = _from_commits(store, scan, row["key"])
+        shared = (*labels, *names.items())
+        if shared not in known:
+            known[shared] = region_names(labels, names)
+        yield _Regions(scan, row["key"], row["digest"], known[shared])
 
 
 def _from_commits(store: "CohortStore", scan: ScanKey, key: str) -> tuple[list[int], dict[str, str]]:
@@ -184,7 +203,7 @@ def _token(store: "CohortStore", *values: object) -> str:
 
 
 def scan_dataset(store: "CohortStore", key: ScanKey | str) -> xr.Dataset:
-    """What is committed of one scan, newest pipeline first.
+    """What is committed of one scan: its input, and its results under the pipeline that was run last.
 
     Parameters
     ----------
@@ -224,10 +243,9 @@ def scan_dataset(store: "CohortStore", key: ScanKey | str) -> xr.Dataset:
 
 
 def _newest_commits(store: "CohortStore", scan: ScanKey) -> Iterator[Commit]:
-    """The commits of a scan, ingest first; those that are not in the index are asked for."""
-    index = store.index()
-    rows = index[(index["scan"] == str(scan)) & (index["state"] == "done")]
-    keys = dict(zip(rows["node"], rows["key"], strict=True)) | {"ingest": INGEST_KEY}
+    """The commits of a scan that count, ingest first; the ingest is asked for where the index lacks it."""
+    rows = [row for row in _counting(store) if row["scan"] == str(scan)]
+    keys = {row["node"]: row["key"] for row in rows} | {"ingest": INGEST_KEY}
     for node in sorted(keys, key=lambda node: NODES.index(node) if node in NODES else len(NODES)):
         commit = store.commit(scan, node, keys[node])
         if commit is not None:

@@ -25,6 +25,9 @@ FORMAT = 1
 INGEST_KEY = "input"
 """The one key of a scan's `ingest` node: its commit is replaced when the inputs change."""
 
+PIPELINE = "pipeline.json"
+"""The document in which `process` leaves the pipeline that it ran."""
+
 COMPRESSION = "zstd"
 LEVEL = 3
 """Level 5 packs maps 2 % smaller and takes twice as long; level 1 saves 40 % of the time and packs them 5 % worse."""

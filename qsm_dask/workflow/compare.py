@@ -222,17 +222,17 @@ def _read(cohort: CohortStore, standing: Standing) -> tuple[_Values | None, str]
 def _reference(cohort: CohortStore, standing: Standing) -> tuple[str, tuple[float | None, ...]]:
     """What chi is relative to, and the moments of that reference."""
     commit = standing.commit(cohort, "maps")
-    steps = [] if commit is None else commit.provenance.get("steps", [])
-    last = next((step for step in reversed(steps) if step["stage"].startswith("reference.")), None)
-    if commit is None or last is None:
+    step = None if standing.plan is None else standing.plan.reference_of("chi")
+    if commit is None or step is None:
         return "not referenced", (None,) * len(MOMENTS)
-    name = str(last["stage"]).removeprefix("reference.")
-    labels = last["parameters"].get("labels")
+    name = str(step.stage).removeprefix("reference.")
+    labels = step.parameters.get("labels")
     if labels:
         name = "+".join(standing.labels.get(str(label), f"label_{label}") for label in labels)
-    if "chi_reference" not in commit.arrays:
+    moments = step.outputs[1]
+    if moments not in commit.arrays:
         return name, (None,) * len(MOMENTS)
-    return name, tuple(cohort.read(commit, ("chi_reference",))["chi_reference"].tolist())
+    return name, tuple(cohort.read(commit, (moments,))[moments].tolist())
 
 
 def _long(keys: tuple[str, str, str | None], values: _Values) -> dict[str, Sequence[Any]]:

@@ -19,8 +19,8 @@ from qsm_dask.pipeline import Pipeline, Plan, Step
 from qsm_dask.provenance import software
 from qsm_dask.quantities import base_name
 from qsm_dask.scan import Geometry, ScanKey
-from qsm_dask.standing import PIPELINE, Standing, standings
-from qsm_dask.store import CohortStore, Commit
+from qsm_dask.standing import Standing, standings
+from qsm_dask.store import PIPELINE, CohortStore, Commit
 from qsm_dask.units import ppm_to_hz
 
 _NODES = ("regions", "maps", "field")
@@ -160,7 +160,7 @@ class _Scan:
 
     def _susceptibility(self, name: str, mask: NDArray[np.bool_]) -> Iterator[_Image]:
         chi = self[name]
-        step = next((s for s in reversed(self._lineage(name)) if s.stage.startswith("reference.")), None)
+        step = self.plan.reference_of(name)
         about = self._sidecar(name, Units="ppm", SkullStripped=True)
         if step is not None:
             about |= _reference(_region(step, self.labels), self[step.outputs[1]])
@@ -194,18 +194,9 @@ class _Scan:
     def _uris(self, names: Iterable[str]) -> list[str]:
         return outputs.uris(self.sources[name] for name in names if name in self.sources)
 
-    def _lineage(self, name: str) -> list[Step]:
-        """The steps that a quantity came from, in order."""
-        needed, found = {name}, list[Step]()
-        for step in reversed([step for node in self.plan.nodes for step in node.steps]):
-            if needed & set(step.outputs):
-                needed = (needed - set(step.outputs)) | set(step.inputs)
-                found.insert(0, step)
-        return found
-
     def _sidecar(self, name: str, **given: Any) -> dict[str, Any]:
         """What every sidecar says: inputs, methods with parameters and DOIs, and the scan's physics."""
-        steps = self._lineage(name)
+        steps = self.plan.lineage(name)
         read = {item for step in steps for item in step.inputs} | {name}
         about = {**given, "Sources": self._uris(source for source in _INGESTED if source in read)}
         if not steps:

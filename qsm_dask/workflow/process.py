@@ -17,7 +17,8 @@ from qsm_dask.errors import ConfigError, QsmError
 from qsm_dask.pipeline import NodeResult, Pipeline, Plan
 from qsm_dask.provenance import software
 from qsm_dask.scan import Geometry, ScanKey
-from qsm_dask.store import INGEST_KEY, CohortStore, Commit, Recorder
+from qsm_dask.store import INGEST_KEY, PIPELINE, CohortStore, Commit, Recorder
+from qsm_dask.store.commit import checksum
 
 Row = dict[str, Any]
 
@@ -75,27 +76,35 @@ def run(
     ------
     ConfigError : no scan was ingested, or the filters match none.
     """
-    cohort.write_document("pipeline.json", json.dumps(dict(pipeline.source), indent=2).encode())
+    if Pipeline.from_mapping(pipeline.source) != pipeline:
+        raise ConfigError(
+            f"pipeline {pipeline.name} holds methods that workers do not know: add them to `stages.STAGES`"
+        )
     summary = Summary()
     plans, refused = _plans(cohort, pipeline, participants, sessions, summary)
+    document = json.dumps(dict(pipeline.source), indent=2).encode()
+    cohort.write_document(PIPELINE, document)
     cohort.record(refused)
     known = _known(cohort)
-    task = partial(process_scan, cohort, dict(pipeline.source), engine.threads)
+    task = partial(process_scan, cohort, dict(pipeline.source), checksum(document), engine.threads)
     outcomes = engine.map(task, plans, memory=partial(_projected, plans), retries=retries, timeout_s=timeout_s)
     with Recorder(cohort) as recorder:
         for count, outcome in enumerate(outcomes, start=1):
-            rows = _account(outcome, summary, plans)
+            rows = _account(cohort, outcome, summary, plans)
             recorder.add([row for row in rows if known.get((row["scan"], row["node"])) != _told(row)])
             if progress is not None:
                 progress(count, len(plans), str(outcome.key))
     return summary
 
 
-def process_scan(cohort: CohortStore, source: Mapping[str, Any], threads: int, key: ScanKey) -> list[Row]:
+def process_scan(
+    cohort: CohortStore, source: Mapping[str, Any], pipeline_digest: str, threads: int, key: ScanKey
+) -> list[Row]:
     """Run the nodes of one scan that are not committed yet; the task that workers execute.
 
-    Returns one row a node. A kernel's refusal is a row too; an unexpected error is raised,
-    so that the engine may try again.
+    Returns one row a node, whose facts say under which pipeline and input it counts. A
+    kernel's refusal is a row too; an unexpected error is raised, so that the engine may try
+    again.
     """
     ingest = cohort.commit(key, "ingest", INGEST_KEY)
     if ingest is None:
@@ -104,13 +113,13 @@ def process_scan(cohort: CohortStore, source: Mapping[str, Any], threads: int, k
     plan = Pipeline.from_mapping(source).plan(Geometry.from_dict(ingest.attributes["geometry"]), digests)
     keys = plan.digests(digests)
     commits = {node: cohort.intact(key, node, node_key) for node, node_key in keys.items()}
-    found = [commit for commit in commits.values() if commit is not None]
     missing = [node for node, commit in commits.items() if commit is None]
-    rows = [commit.row() | {"computed": False} for commit in found]
-    arrays = _Committed(cohort, ingest, found)
+    run_facts = {"run": [pipeline_digest, ingest.digest]}
+    rows = [_done(commit, run_facts, computed=False) for commit in commits.values() if commit is not None]
+    commits["ingest"] = ingest
     peak = PeakMemory()
     with _threads(threads):
-        results = plan.run(arrays, missing)
+        results = plan.run(partial(_load, cohort, commits), missing)
         for node in missing:
             try:
                 with peak:
@@ -119,34 +128,25 @@ def process_scan(cohort: CohortStore, source: Mapping[str, Any], threads: int, k
                 rows.append(_failed(key, node, str(error), node_key=keys[node], peak_bytes=peak.bytes))
                 break
             commit = _commit(cohort, key, keys[node], result, plan, peak.bytes)
-            arrays.add(commit)
-            rows.append(commit.row() | {"computed": True})
+            commits[node] = commit
+            rows.append(_done(commit, run_facts, computed=True))
     return rows
 
 
-class _Committed(Mapping[str, Any]):
-    """The quantities of a scan as its commits hold them; read when first asked for, newest node first."""
+def _load(cohort: CohortStore, commits: Mapping[str, Commit | None], node: str, name: str) -> Any:
+    """A quantity as a node committed it; None where the scan lacks it."""
+    commit = commits.get(node)
+    if commit is None:
+        raise QsmError(f"{name} of the node {node} is not committed: run the same command again")
+    if name in commit.arrays:
+        return cohort.read(commit, (name,))[name]
+    value = commit.attributes.get("header", {}).get(name)
+    return np.asarray(value, dtype=np.float64) if isinstance(value, list) else value
 
-    def __init__(self, cohort: CohortStore, ingest: Commit, commits: Sequence[Commit]) -> None:
-        self._cohort = cohort
-        self._header = ingest.attributes["header"]
-        self._commits = [ingest, *commits]
 
-    def add(self, commit: Commit) -> None:
-        self._commits.append(commit)
-
-    def __getitem__(self, name: str) -> Any:
-        for commit in reversed(self._commits):
-            if name in commit.arrays:
-                return self._cohort.read(commit, (name,))[name]
-        value = self._header[name]
-        return np.asarray(value, dtype=np.float64) if isinstance(value, list) else float(value)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter({*self._header, *(name for commit in self._commits for name in commit.arrays)})
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
+def _done(commit: Commit, facts: Mapping[str, Any], *, computed: bool) -> Row:
+    row = commit.row()
+    return {**row, "facts": {**row["facts"], **facts}, "computed": computed}
 
 
 def _commit(
@@ -188,12 +188,13 @@ def _failed(key: ScanKey, node: str, reason: str, **known: Any) -> Row:
     return {"scan": str(key), "node": node, "state": "failed", "reason": reason, **blank, **known}
 
 
-def _account(outcome: Outcome, summary: Summary, plans: Mapping[ScanKey, Plan]) -> list[Row]:
+def _account(cohort: CohortStore, outcome: Outcome, summary: Summary, plans: Mapping[ScanKey, Plan]) -> list[Row]:
     """Count an outcome and turn it into the rows that the index keeps."""
-    rows: list[Row] = outcome.value if outcome.ok else []
-    if not outcome.ok:
-        first = plans[outcome.key].nodes[0].name
-        rows = [_failed(outcome.key, first, outcome.error, seconds=outcome.seconds)]
+    if outcome.ok:
+        rows: list[Row] = outcome.value
+    else:
+        node, node_key = _unfinished(cohort, outcome.key, plans[outcome.key])
+        rows = [_failed(outcome.key, node, outcome.error, node_key=node_key, seconds=outcome.seconds)]
     for row in rows:
         if row["state"] == "failed":
             summary.failures[row["scan"]] = row["reason"]
@@ -205,14 +206,26 @@ def _account(outcome: Outcome, summary: Summary, plans: Mapping[ScanKey, Plan]) 
     return rows
 
 
-def _known(cohort: CohortStore) -> dict[tuple[str, str], tuple[str, ...]]:
+def _unfinished(cohort: CohortStore, key: ScanKey, plan: Plan) -> tuple[str, str]:
+    """The node in which a scan's task ended that could not say so itself, and its key: the first without a commit."""
+    ingest = cohort.commit(key, "ingest", INGEST_KEY)
+    if ingest is None:
+        return "ingest", INGEST_KEY
+    keys = plan.digests(ingest.attributes["digests"])
+    return next(
+        ((node, k) for node, k in keys.items() if cohort.intact(key, node, k) is None), next(iter(keys.items()))
+    )
+
+
+def _known(cohort: CohortStore) -> dict[tuple[str, str], tuple[Any, ...]]:
     """What the index says of each node: a row that says the same again would only hide what the real run cost."""
-    columns = ["scan", "node", "state", "key", "digest", "reason"]
-    return {(row[0], row[1]): tuple(row[2:]) for row in cohort.index()[columns].itertuples(index=False)}
+    columns = ["scan", "node", "state", "key", "digest", "reason", "facts"]
+    rows = (dict(zip(columns, row, strict=True)) for row in cohort.index()[columns].itertuples(index=False))
+    return {(row["scan"], row["node"]): _told(row | {"facts": json.loads(row["facts"])}) for row in rows}
 
 
-def _told(row: Mapping[str, Any]) -> tuple[str, ...]:
-    return row["state"], row["key"], row["digest"], row["reason"]
+def _told(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return row["state"], row["key"], row["digest"], row["reason"], row["facts"].get("run")
 
 
 def _projected(plans: Mapping[ScanKey, Plan], key: ScanKey) -> int:

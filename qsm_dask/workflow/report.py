@@ -29,8 +29,8 @@ from qsm_dask.report.figures import Layer, mosaic, size_of
 from qsm_dask.report.pages import Page, Picture, ScanLine, group, render
 from qsm_dask.report.planes import Orientation
 from qsm_dask.scan import ScanKey
-from qsm_dask.standing import PIPELINE, STATES, Standing, standings
-from qsm_dask.store import CohortStore, Commit
+from qsm_dask.standing import STATES, Standing, standings
+from qsm_dask.store import PIPELINE, CohortStore, Commit
 
 PAGE = "report/index.html"
 PICTURES = "report/pictures.json"

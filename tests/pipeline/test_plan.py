@@ -31,6 +31,11 @@ def arrays():
     }
 
 
+def from_ingest(given):
+    """Look quantities up among ingested ones only."""
+    return lambda node, name: given.get(name) if node == "ingest" else pytest.fail(f"{name} of {node} was asked for")
+
+
 def stages(plan):
     return {node.name: [step.stage for step in node.steps] for node in plan.nodes}
 
@@ -48,7 +53,7 @@ def test_steps_are_grouped_into_the_commits_they_belong_to():
 
 
 def test_results_are_those_worked_out_by_hand():
-    results = {result.node: result for result in pipeline().plan(GEOMETRY, SOURCES).run(arrays(), NODES)}
+    results = {result.node: result for result in pipeline().plan(GEOMETRY, SOURCES).run(from_ingest(arrays()), NODES)}
     # phase 0.25 / te 0.5 * scale 2 = 1; the first of three slabs is peeled; gain 2.
     expected = np.full((3, 2, 2), 2.0, dtype=np.float32)
     expected[0] = 0.0
@@ -118,24 +123,50 @@ def test_a_goal_that_cannot_be_reached_is_an_error_that_says_why():
         pipeline().plan(GEOMETRY, set(RAW) - {"phase"})
 
 
+def test_a_goal_is_stored_and_so_is_a_kept_second_output():
+    two = pipeline([*STEPS[:3]], goal=["local_field"], keep=["mask"]).plan(GEOMETRY, {*SOURCES, "local_field"})
+    assert stages(two)["field"] == ["mask.level"]
+    goal = pipeline([{"mask.level": {"writes": {"mask": "mask_strong"}}}], goal=["mask_strong"])
+    assert goal.plan(GEOMETRY, SOURCES).nodes[0].stores == ("mask_strong",)
+
+
 def test_kept_quantities_are_stored_and_others_dropped():
     lean = pipeline([{"mask.level": {"writes": {"mask": "mask_strong"}}}, *STEPS], keep=["mask_strong"])
     assert "mask_strong" in lean.plan(GEOMETRY, SOURCES).nodes[0].stores
 
 
+def committed(plan):
+    """Everything a run commits, by node, with a `load` for runs that go on from it."""
+    nodes = {"ingest": arrays()}
+    nodes |= {result.node: result.outputs for result in plan.run(from_ingest(arrays()), NODES)}
+    return nodes, lambda node, name: nodes[node].get(name)
+
+
 def test_a_node_that_is_committed_is_not_run_and_its_arrays_are_looked_up():
     plan = pipeline().plan(GEOMETRY, SOURCES)
-    first = {result.node: result.outputs for result in plan.run(arrays(), ("field",))}
-    looked_up = {**arrays(), **first["field"]}
-    del looked_up["phase"]
-    nodes = [result.node for result in plan.run(looked_up, ("maps", "regions"))]
-    assert nodes == ["maps", "regions"]
+    nodes, load = committed(plan)
+    del nodes["ingest"]["phase"]
+    assert [result.node for result in plan.run(load, ("maps", "regions"))] == ["maps", "regions"]
+
+
+@pytest.mark.parametrize("missing", [("field",), ("maps",), ("regions",), ("field", "regions"), ("field", "maps")])
+def test_any_nodes_that_are_lost_come_out_equal(missing):
+    """A quantity that two nodes write is read in the version that the whole run would read."""
+    plan = pipeline([*STEPS[:4], "mask.shrink", STEPS[-1]]).plan(GEOMETRY, SOURCES)
+    assert "mask" in plan.nodes[0].stores
+    assert "mask" in plan.nodes[1].stores
+    nodes, load = committed(plan)
+    assert nodes["maps"]["mask"].sum() < nodes["field"]["mask"].sum()
+    for result in plan.run(load, missing):
+        assert result.outputs.keys() == nodes[result.node].keys()
+        for name, array in result.outputs.items():
+            np.testing.assert_array_equal(array, nodes[result.node][name])
 
 
 def test_a_map_with_holes_is_refused():
     steps = [*STEPS[:3], "inversion.hollow"]
     with pytest.raises(StageError, match="maps: chi has 12 voxels that are NaN"):
-        list(pipeline(steps).plan(GEOMETRY, SOURCES).run(arrays(), NODES))
+        list(pipeline(steps).plan(GEOMETRY, SOURCES).run(from_ingest(arrays()), NODES))
 
 
 def test_a_kernel_that_refuses_is_named():
@@ -147,7 +178,7 @@ def test_a_kernel_that_refuses_is_named():
     table = {**TOYS, "mask.level": Stage(refuse, ("mask",), lambda geometry, parameters: 0)}
     plan = Pipeline.from_mapping({"steps": STEPS}, table).plan(GEOMETRY, SOURCES)
     with pytest.raises(StageError, match="mask.level: no brain found"):
-        list(plan.run(arrays(), NODES))
+        list(plan.run(from_ingest(arrays()), NODES))
 
 
 def test_an_output_of_the_wrong_dtype_is_refused():
@@ -156,7 +187,7 @@ def test_an_output_of_the_wrong_dtype_is_refused():
     table = {**TOYS, "mask.level": Stage(lambda magnitude, /: magnitude[0], ("mask",), lambda g, p: 0)}
     plan = Pipeline.from_mapping({"steps": STEPS}, table).plan(GEOMETRY, SOURCES)
     with pytest.raises(StageError, match="mask as float32 with 3 dims; it must be bool"):
-        list(plan.run(arrays(), NODES))
+        list(plan.run(from_ingest(arrays()), NODES))
 
 
 def test_peak_memory_is_the_worst_step_with_what_lives_beside_it():

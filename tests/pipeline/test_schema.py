@@ -74,6 +74,21 @@ def test_a_branch_is_read_where_it_was_written():
     assert step.inputs == ("phase", "mask_strong", "te")
 
 
+def test_a_branch_must_not_overwrite_what_belongs_to_the_trunk():
+    twice = [*STEPS[:-1], {"inversion.split": {"writes": {"chi": "chi_strong"}}}]
+    with pytest.raises(ConfigError, match="would overwrite 'chi_reference': rename it too"):
+        pipeline([*STEPS[:-1], "inversion.split", *twice[-1:]])
+    renamed = {"inversion.split": {"writes": {"chi": "chi_strong", "chi_reference": "chi_reference_strong"}}}
+    assert pipeline([*STEPS[:-1], "inversion.split", renamed])
+
+
+@pytest.mark.parametrize("value", ["inf", "nan", float("inf")])
+@pytest.mark.parametrize("kind", [int, float])
+def test_numbers_are_finite(value, kind):
+    with pytest.raises(ValueError, match="not a finite number"):
+        coerce(value, kind)
+
+
 @pytest.mark.parametrize(
     ("value", "kind", "expected"),
     [

@@ -41,6 +41,16 @@ def pick(chi, /, *, labels: tuple[int, ...]):
     return chi - labels[0]
 
 
+def shrink(mask, /):
+    smaller = mask.copy()
+    smaller[-1:] = False
+    return smaller
+
+
+def split(local_field, /):
+    return local_field, np.zeros(3)
+
+
 def two_echoes(geometry: Geometry) -> str | None:
     return None if geometry.echoes >= 2 else f"needs 2 echoes, the scan has {geometry.echoes}"
 
@@ -56,6 +66,8 @@ TOYS = {
     "inversion.gain": Stage(invert, ("chi",), one_volume, "10.1000/182"),
     "inversion.hollow": Stage(hollow, ("chi",), one_volume),
     "relaxometry.decay": Stage(decay, ("r2star",), one_volume, applies=two_echoes),
+    "mask.shrink": Stage(shrink, ("mask",), one_volume),
+    "inversion.split": Stage(split, ("chi", "chi_reference"), one_volume),
     "reference.pick": Stage(pick, ("chi",), one_volume),
     "roi.sum": Stage(regions, ("region_labels", "region_values"), one_volume),
 }
