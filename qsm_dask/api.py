@@ -29,7 +29,8 @@ def open_engine(cluster: str | Path = "local") -> Iterator[Engine]:
 
     Parameters
     ----------
-    cluster : a shipped file of `cluster/` by its name, or the path of your own.
+    cluster : a shipped file of `cluster/` by its name, or the path of your own. Workers are new
+        processes that import the calling script: guard it by `if __name__ == "__main__":`.
 
     Raises
     ------

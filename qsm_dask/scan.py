@@ -1,12 +1,9 @@
-"""What one acquisition is: its key, its geometry and its arrays."""
+"""What one acquisition is: its key and its geometry."""
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 _ENTITY = re.compile(r"([a-z]+)-([0-9A-Za-z+]+)")
 _SUFFIX = re.compile(r"[0-9A-Za-z]+")
@@ -115,27 +112,3 @@ class Geometry:
         x, y, z = (int(n) for n in values["shape"])
         dx, dy, dz = (float(v) for v in values["voxel_size"])
         return cls((x, y, z), (dx, dy, dz), tuple(float(t) for t in values["te"]), int(values.get("coils", 1)))
-
-
-@dataclass(frozen=True)
-class Scan:
-    """One acquisition with its arrays.
-
-    Attributes
-    ----------
-    key : the scan's name.
-    arrays : arrays and scalars by their names in `quantities.QUANTITIES`; te, b0, b0_dir,
-        voxel_size and affine are among them.
-    """
-
-    key: ScanKey
-    arrays: Mapping[str, NDArray[Any]]
-
-    @property
-    def geometry(self) -> Geometry:
-        """The scan's geometry, from its voxel_size, te and any of its volumes."""
-        volume = next(np.shape(a)[-3:] for a in self.arrays.values() if np.ndim(a) >= 3)
-        x, y, z = (int(n) for n in volume)
-        dx, dy, dz = (float(v) for v in self.arrays["voxel_size"])
-        te = tuple(float(t) for t in self.arrays.get("te", np.zeros(0)))
-        return Geometry((x, y, z), (dx, dy, dz), te)

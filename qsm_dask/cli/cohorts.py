@@ -1,5 +1,6 @@
 """Commands that work on a cohort."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qsm_dask.cli.console import ERR, OUT, progress, say, table, warn, write_json
+from qsm_dask.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
     from qsm_dask.engine import Engine
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from qsm_dask.store import CohortStore
     from qsm_dask.workflow.ingest import Summary as Ingested
     from qsm_dask.workflow.process import Summary as Processed
+    from qsm_dask.workflow.status import Status
 
 Bids = Annotated[
     Path, typer.Argument(help="Folder of the raw BIDS dataset.", exists=True, file_okay=False, show_default=False)
@@ -75,10 +78,22 @@ def _pipeline(name: str) -> "Pipeline":
 
 
 def open_store(path: Path) -> "CohortStore":
-    """Open an existing cohort."""
+    """Open an existing cohort; a path that is none is wrong usage."""
     from qsm_dask.store import CohortStore
 
-    return CohortStore.open(path)
+    try:
+        return CohortStore.open(path)
+    except StoreError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _create(path: Path) -> "CohortStore":
+    from qsm_dask.store import CohortStore
+
+    try:
+        return CohortStore.create(path)
+    except StoreError as error:
+        raise ConfigError(str(error)) from error
 
 
 def run(
@@ -105,7 +120,8 @@ def run(
     if as_json:
         write_json(_as_dict(ingested, processed) | {"report": str(page)})
     else:
-        _tell(processed)
+        if quiet:
+            _tell_failures(processed.failures)
         say(f"report    {page}")
     raise typer.Exit(1 if processed.failures else 0)
 
@@ -131,15 +147,15 @@ def run_all(
     quiet: bool,
 ) -> tuple["Ingested", "Processed", Path]:
     """Ingest, process, compare and report on one cluster; the summaries and the page."""
-    from qsm_dask.store import CohortStore
-
     steps = _pipeline(pipeline)
     with open_cluster(cluster) as engine:
         if engine.dashboard and not quiet:
             say(f"dashboard {engine.dashboard}")
-        store = CohortStore.create(cohort)
+        store = _create(cohort)
         ingested = _ingest(bids, store, engine, chosen, quiet=quiet)
         processed = _process(store, engine, steps, chosen, quiet=quiet)
+        if not quiet:
+            _tell(processed)
         _compare(store, quiet=quiet)
         return ingested, processed, _report(store, engine, quiet=quiet)
 
@@ -161,12 +177,10 @@ def ingest(
     Scans that have not changed since are not read again. A scan that cannot be used gets a
     reason (`qsm-dask status`), and the others go on.
     """
-    from qsm_dask.store import CohortStore
-
     quiet = quiet or as_json
     chosen = Selection(derivatives, participant_label, session_id, bids_filter_file, phase_sign)
     with open_cluster(cluster) as engine:
-        store = CohortStore.create(cohort)
+        store = _create(cohort)
         summary = _ingest(bids, store, engine, chosen, quiet=quiet)
     if as_json:
         write_json(_ingested(summary))
@@ -223,8 +237,10 @@ def export(
 
     store = open_store(cohort)
     with progress("export", quiet=quiet) as shown:
-        workflow.run(store, out, progress=shown)
-    say(f"exported  {out}")
+        summary = workflow.run(store, out, progress=shown)
+    say(f"exported  {summary.exported} scans to {out}; {len(summary.without)} have no maps")
+    _tell_failures(summary.without)
+    raise typer.Exit(0 if summary.exported else 1)
 
 
 def status(cohort: Cohort, as_json: Json = False) -> None:
@@ -257,7 +273,13 @@ def verify(cohort: Cohort, cluster: ClusterName = "serial", quiet: Quiet = False
     else:
         for damage in damages:
             OUT.print(damage, highlight=False, markup=False)
-        say(f"{len(damages)} damaged" if damages else "every committed array is whole")
+        if damages:
+            say(
+                f"{len(damages)} damaged: delete the folder of each commit named above (it holds COMMIT.json), "
+                "and run the same `qsm-dask run` again: the nodes are computed anew"
+            )
+        else:
+            say("every committed array is whole")
     raise typer.Exit(1 if damages else 0)
 
 
@@ -351,8 +373,29 @@ def _ingested(summary: "Ingested") -> dict[str, Any]:
     }
 
 
-def _show_status(found: Any) -> None:
+def _show_status(found: "Status") -> None:
     rows = [
-        row | {"seconds": f"{row['seconds']:.1f}", "peak": f"{row['peak_bytes'] / 2**20:.0f} MiB"} for row in found.rows
+        row
+        | {
+            "seconds": f"{row['seconds']:.1f}" if row["seconds"] else "",
+            "peak": f"{row['peak_bytes'] / 2**20:.0f} MiB" if row["peak_bytes"] else "",
+        }
+        for row in found.rows
     ]
     table("", ("scan", "node", "state", "seconds", "peak", "reason"), rows, numbers=("seconds", "peak"))
+    origins = Counter(
+        (source["quantity"], ", ".join(sorted({str(Path(file).parent) for file in source["files"]})) or source["from"])
+        for source in found.sources
+    )
+    OUT.print()
+    table(
+        "",
+        ("quantity", "from", "scans"),
+        [
+            {"quantity": quantity, "from": origin, "scans": count}
+            for (quantity, origin), count in sorted(origins.items())
+        ],
+        numbers=("scans",),
+    )
+    for reason, count in Counter(one["reason"] for one in found.left_out).items():
+        OUT.print(f"left out in {count} scans: {reason}", highlight=False, markup=False)

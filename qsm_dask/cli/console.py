@@ -53,13 +53,17 @@ def progress(title: str, *, quiet: bool) -> Iterator[Report | None]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[name]}", markup=False),
     )
-    with Progress(*columns, console=ERR) as bar:
-        task = bar.add_task(title, total=None, name="")
+    bar = Progress(*columns, console=ERR)
+    task = bar.add_task(title, total=None, name="")
 
-        def report(finished: int, total: int, name: str) -> None:
-            bar.update(task, completed=finished, total=total, name=name)
+    def report(finished: int, total: int, name: str) -> None:
+        bar.start()  # not before there is something to show: an error should stand alone
+        bar.update(task, completed=finished, total=total, name=name)
 
+    try:
         yield report
+    finally:
+        bar.stop()
 
 
 def table(

@@ -20,7 +20,9 @@ DEMO_SUBJECTS = 4
 
 
 def simulate(
-    out: Annotated[Path, typer.Argument(help="Folder of the BIDS dataset to write.", show_default=False)],
+    out: Annotated[
+        Path, typer.Argument(help="Folder of the BIDS dataset to write.", file_okay=False, show_default=False)
+    ],
     subjects: Annotated[int, typer.Option(min=1, help="Number of participants.")] = DEMO_SUBJECTS,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same cohort.")] = 0,
     shape: Annotated[tuple[int, int, int], typer.Option(help="Matrix; the field of view stays 192x224x160 mm.")] = (
@@ -139,13 +141,13 @@ def demo(
     if as_json:
         write_json(rows)
     else:
-        shown = ("region", "scans", "recovered_ppb", "true_ppb", "error_ppb", "worst_ppb")
+        shown = ("region", "scans", "recovered_ppb", "true_ppb", "error_ppb", "worst_ppb", "verdict")
         OUT.print()
         table(
             "Mean susceptibility over the cohort (both maps minus their mean over the same mask)",
             shown,
             [_rounded(row) for row in rows],
-            numbers=shown[1:],
+            numbers=shown[1:-1],
         )
         OUT.print(f"\ntables   {cohort / 'tables'}\nreport   {page}", highlight=False)
     raise typer.Exit(1 if summary.failures else 0)
@@ -163,10 +165,18 @@ def _per_region(found: "list[Recovered]") -> list[dict[str, Any]]:
             "true_ppb": sum(row.true for row in rows) / len(rows),
             "error_ppb": sum(row.error for row in rows) / len(rows),
             "worst_ppb": max((row.error for row in rows), key=abs),
+            "verdict": _verdict(rows),
             "by_scan": {row.scan: {"recovered_ppb": row.recovered, "true_ppb": row.true} for row in rows},
         }
         for region, rows in regions.items()
     ]
+
+
+def _verdict(rows: "list[Recovered]") -> str:
+    """Whether the mean over the cohort lies within 15 % or 10 ppb of the truth."""
+    error = abs(sum(row.error for row in rows) / len(rows))
+    true = abs(sum(row.true for row in rows) / len(rows))
+    return "within 15 % or 10 ppb" if error <= max(10.0, 0.15 * true) else "OUTSIDE"
 
 
 def _rounded(row: dict[str, Any]) -> dict[str, Any]:

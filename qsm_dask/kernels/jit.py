@@ -20,6 +20,6 @@ def compiled(function: F) -> F:
     """Compile a function of arrays and scalars with the options that all kernels share.
 
     Give it arrays that are C-contiguous and, where it only reads, read-only (as
-    `checks.volume` does): numba compiles once for each kind of array it meets.
+    `series.volume` does): numba compiles once for each kind of array it meets.
     """
     return cast("F", numba.njit(**OPTIONS)(function))

@@ -227,6 +227,9 @@ def scan_dataset(store: "CohortStore", key: ScanKey | str) -> xr.Dataset:
         raise StoreError(f"{error}{_near(store, str(key))}") from None
     commits = list(_newest_commits(store, scan))
     if not commits:
+        index = store.index()
+        for row in index[index["scan"] == str(scan)].itertuples():
+            raise StoreError(f"nothing of {scan} is done: its {row.node} is {row.state}: {row.reason}")
         raise StoreError(f"{store.path} has nothing of a scan {scan}{_near(store, str(scan))}")
     variables = {
         name: (tuple(entry["dims"]), _lazy(store, commit, name), _described(name))

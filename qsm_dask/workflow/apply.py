@@ -15,6 +15,9 @@ from qsm_dask.pipeline.plan import call
 from qsm_dask.pipeline.schema import read_step
 from qsm_dask.quantities import QUANTITIES, SPACE, quantity
 
+_SLACK = 1.01
+"""Scanners' integers reach a little beyond a turn when they are scaled."""
+
 
 def run(
     stage: str,
@@ -85,6 +88,13 @@ def _read(name: str, path: Path) -> Any:
         volume = volume[np.newaxis]
     if volume.ndim != len(known.dims):
         raise InputError(f"{path}: {name} has dims {', '.join(known.dims)}, the file has shape {volume.shape}")
+    if known.units == "rad" and name == "phase":
+        low, high = float(volume.min()), float(volume.max())
+        if max(-low, high) > 2 * np.pi * _SLACK or high - low > 2 * np.pi * _SLACK:
+            raise InputError(
+                f"{path}: wrapped phase in radians spans one turn, this spans {low:g} to {high:g}: scale it to radians "
+                "first (`qsm-dask ingest` does so for BIDS datasets)"
+            )
     return volume.astype(known.dtype, copy=False)
 
 

@@ -284,6 +284,9 @@ def _write_documents(
         kept = pd.read_parquet(BytesIO(before))
         kept = kept[~kept["participant_id"].isin(table["participant_id"])]
         table = pd.concat([table, kept], ignore_index=True) if len(kept) else table
+        for column in table.columns:  # numbers in one table and text (`89+`) in the other: text in both
+            if table[column].map(type).nunique() > 1 and any(isinstance(value, str) for value in table[column]):
+                table[column] = table[column].map(str, na_action="ignore")
     sink = BytesIO()
     table.sort_values("participant_id", kind="stable").to_parquet(sink, index=False)
     cohort.write_document("participants.parquet", sink.getvalue())

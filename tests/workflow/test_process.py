@@ -9,7 +9,7 @@ from qsm_dask.engine import SerialEngine
 from qsm_dask.errors import ConfigError
 from qsm_dask.pipeline import Pipeline
 from qsm_dask.store import CohortStore
-from qsm_dask.workflow import ingest, process, simulate
+from qsm_dask.workflow import compare, ingest, process, simulate, status
 
 SHAPE = (32, 32, 24)
 ROOM = 4 * 2**30
@@ -59,6 +59,9 @@ def test_a_run_that_dies_in_a_node_goes_on_from_there(cohort, monkeypatch, last)
     assert summary.done == 1
     assert "no space left" in summary.failures["sub-01"]
     monkeypatch.undo()
+    (failed,) = [row for row in status.run(cohort).rows if row["state"] == "failed"]
+    assert (failed["scan"], failed["node"]) == ("sub-01", last)
+    assert "no space left" in failed["reason"]
     before = markers(cohort)
     again = run(cohort)
     assert (again.done, again.failures) == (2, {})
@@ -104,6 +107,52 @@ def test_provenance_names_every_step_with_its_parameters(cohort):
     assert inversion["parameters"]
     assert inversion["solved"]["iterations"] > 0
     assert inversion["cite"].startswith("10.")
+
+
+def with_steps(change, tmp_path):
+    """The consensus pipeline with a step replaced by others, as a file."""
+    source = dict(Pipeline.from_yaml("consensus").source)
+    source["steps"] = [new for step in source["steps"] for new in change.get(str(step), [step])]
+    path = tmp_path / "mine.yaml"
+    path.write_text(json.dumps(source))
+    return path
+
+
+def test_a_mask_narrowed_after_the_maps_is_read_again_in_the_right_version(cohort, tmp_path):
+    steps = {"reference.whole_brain": [{"mask.erode": {"depth_mm": 8.0}}, "reference.whole_brain"]}
+    mine = with_steps(steps, tmp_path)
+    run(cohort, mine)
+    digests = {(row.scan, row.node): row.digest for row in cohort.index().itertuples()}
+    for node in ("field", "regions"):
+        next(cohort.path.glob(f"scans/sub-01/{node}/*/COMMIT.json")).unlink()
+    assert run(cohort, mine).computed == 2
+    assert {(row.scan, row.node): row.digest for row in cohort.index().itertuples()} == digests
+
+
+def test_views_and_tables_hold_results_of_the_last_pipeline_only(cohort, tmp_path):
+    run(cohort, "fast")
+    mine = with_steps({"inversion.rts": [{"inversion.tkd": {"threshold": 0.25}}]}, tmp_path)
+    run(cohort, mine, participants=["01"])
+    assert cohort.dataset()["scan"].values.tolist() == ["sub-01"]
+    assert "chi" not in cohort.scan("sub-02")
+    assert compare.run(cohort).with_values == 1
+
+
+def test_tables_name_the_reference_of_the_map_itself(cohort, tmp_path):
+    branch = {
+        "reference.region": {"labels": [1], "writes": {"chi": "chi_caudate", "chi_reference": "chi_reference_caudate"}}
+    }
+    run(cohort, with_steps({"reference.whole_brain": ["reference.whole_brain", branch]}, tmp_path))
+    compare.run(cohort)
+    header, first, *_ = cohort.read_document("tables/regions.tsv").decode().splitlines()
+    assert dict(zip(header.split("\t"), first.split("\t"), strict=True))["chi_reference"] == "whole_brain"
+
+
+def test_a_typing_error_does_not_change_the_cohorts_pipeline(cohort):
+    run(cohort)
+    with pytest.raises(ConfigError):
+        run(cohort, "fast", participants=["nobody"])
+    assert status.run(cohort).all_done
 
 
 def test_a_filter_that_matches_nothing_is_an_error(cohort):

@@ -80,6 +80,8 @@ def rts(
         tolerance=tolerance,
         max_iterations=max_iterations,
     )
+    if threshold >= 1 / 3:
+        raise ValueError(f"threshold is {threshold}: from 1/3 upwards too little of k-space is well conditioned")
     shape = fourier.padded_shape(inside.shape, size, fourier.MARGIN_MM)
     dipole = dipole_spectrum(shape, size, direction)
 
