@@ -3,7 +3,7 @@
 source "$(dirname "$0")/common.sh"
 DATA="${QSM_DASK_TEST_DATA:-../shared/data}"
 qsm-dask run "$DATA/philips-3t-two-echo/bids" "$OUT/philips" --quiet
-python -m tests.brain_crop "$DATA/romeo-brain-crop" "$OUT/crop-bids"
+python -m tests.brain_crop "$OUT/crop-bids" "$DATA/romeo-brain-crop"
 qsm-dask run "$OUT/crop-bids" "$OUT/crop" --quiet
 for cohort in philips crop; do
   qsm-dask status "$OUT/$cohort"
