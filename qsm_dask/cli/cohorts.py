@@ -232,7 +232,7 @@ def export(
     out: Annotated[Path, typer.Argument(help="Folder of the BIDS derivatives to write.", show_default=False)],
     quiet: Quiet = False,
 ) -> None:
-    """Write BIDS derivatives: NIfTI maps with sidecars, in ppm, 1/s and s."""
+    """Write BIDS derivatives: NIfTI maps with sidecars, in ppm, 1/s and s; the local field in Hz."""
     from qsm_dask.workflow import export as workflow
 
     store = open_store(cohort)
