@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any, get_type_hints
 
 from qsm_dask.applies import three_equispaced_echoes, two_echoes
-from qsm_dask.kernels import fieldmap, masking, offsets, reference, relaxometry, roi
+from qsm_dask.kernels import fieldfit, fieldmap, masking, offsets, reference, relaxometry, roi
 from qsm_dask.kernels.background.smv import vsharp
 from qsm_dask.kernels.inversion.direct import tkd
 from qsm_dask.kernels.inversion.rts import rts
@@ -115,7 +115,23 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
         ),
         "unwrap.romeo": Stage(romeo, ("unwrapped_phase",), spanning_tree, "10.1002/mrm.28563"),
         "unwrap.laplacian": Stage(laplacian, ("unwrapped_phase",), volumes(1.2, series=1), "10.1364/OL.28.001194"),
-        "field.weighted_mean": Stage(fieldmap.weighted_mean, ("total_field",), volumes(1.1), "10.1002/nbm.3601"),
+        "field.weighted_mean": Stage(
+            fieldmap.weighted_mean, ("total_field", "field_noise"), volumes(2.2), "10.1002/nbm.3601", version=2
+        ),
+        "field.linear_fit": Stage(
+            fieldfit.linear_fit,
+            ("total_field", "field_noise", "phase_residual"),
+            volumes(3.2),
+            "10.1002/nbm.3601",
+            applies=two_echoes,
+        ),
+        "field.nonlinear_fit": Stage(
+            fieldfit.nonlinear_fit,
+            ("total_field", "field_noise", "phase_residual"),
+            volumes(8.8),
+            "10.1002/mrm.24272",
+            applies=two_echoes,
+        ),
         "background.vsharp": Stage(vsharp, ("local_field", "mask"), largest_sphere, "10.1002/mrm.23000"),
         "inversion.tkd": Stage(tkd, ("chi",), division, "10.1002/mrm.22135"),
         "inversion.tv": Stage(tv, ("chi",), total_variation, "10.1002/mrm.25029"),

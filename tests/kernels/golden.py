@@ -91,6 +91,8 @@ CASES = {
             "unwrap.romeo",
             "unwrap.laplacian",
             "field.weighted_mean",
+            "field.linear_fit",
+            "field.nonlinear_fit",
             "relaxometry.arlo",
             "relaxometry.loglinear",
             "roi.statistics",

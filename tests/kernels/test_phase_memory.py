@@ -69,6 +69,8 @@ print(peak()["VmHWM"] - before)
         ("unwrap.romeo", {"mode": "individual"}),
         ("unwrap.laplacian", {}),
         ("field.weighted_mean", {}),
+        ("field.linear_fit", {}),
+        ("field.nonlinear_fit", {}),
         ("relaxometry.arlo", {}),
         ("relaxometry.loglinear", {}),
         ("roi.statistics", {}),
