@@ -12,8 +12,8 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any, get_type_hints
 
-from qsm_dask.applies import three_equispaced_echoes, two_echoes
-from qsm_dask.kernels import fieldfit, fieldmap, masking, offsets, reference, relaxometry, roi
+from qsm_dask.applies import three_echoes, three_equispaced_echoes, two_echoes
+from qsm_dask.kernels import decay, fieldfit, fieldmap, masking, offsets, reference, relaxometry, roi
 from qsm_dask.kernels.background.smv import vsharp
 from qsm_dask.kernels.inversion.direct import tkd
 from qsm_dask.kernels.inversion.rts import rts
@@ -144,6 +144,10 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
             relaxometry.arlo, ("r2star",), volumes(1.1), "10.1002/mrm.25137", applies=three_equispaced_echoes
         ),
         "relaxometry.loglinear": Stage(relaxometry.loglinear, ("r2star",), volumes(1.1), applies=two_echoes),
+        "relaxometry.nonlinear": Stage(
+            decay.nonlinear, ("r2star",), volumes(1.2), "10.1002/mrm.1910340618", applies=three_echoes
+        ),
+        "relaxometry.t2star": Stage(decay.t2star, ("t2star",), volumes(1.1)),
         "roi.statistics": Stage(roi.statistics, ("region_labels", "region_values"), volumes(3.2)),
     }
 )

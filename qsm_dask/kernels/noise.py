@@ -12,7 +12,7 @@ from qsm_dask.kernels.series import Mask, Real, Times
 _TURN = 2 * np.pi
 _UNIFORM = np.pi**2 / 3
 """Variance [rad^2] of phase that is nothing but noise: no phase is noisier."""
-_SAMPLE = 50_000  # voxels that tell a median well enough
+SAMPLE = 50_000  # voxels that tell a median well enough
 
 
 def phase_noise(phase: Real, magnitude: Real | None, inside: Mask, te: Times, intercept: bool) -> float:
@@ -38,14 +38,14 @@ def phase_noise(phase: Real, magnitude: Real | None, inside: Mask, te: Times, in
     if freedom < 1:
         return spatial_noise(phase, magnitude, inside)
     sums = _misfits(phase, phase if magnitude is None else magnitude, magnitude is not None, inside, te, intercept)
-    return _scale(sums, freedom) if sums.size else spatial_noise(phase, magnitude, inside)
+    return scale_of(sums, freedom) if sums.size else spatial_noise(phase, magnitude, inside)
 
 
 def residual_noise(residual: Real, magnitude: Real | None, inside: Mask, freedom: int) -> float:
     """As `phase_noise`, from the weighted root mean square misfit [rad] of a fit with `freedom` echoes to spare."""
     like = residual[np.newaxis] if magnitude is None else magnitude
     sums = _squared(residual, like, magnitude is not None, inside, freedom)
-    return _scale(sums, freedom) if sums.size else math.inf
+    return scale_of(sums, freedom) if sums.size else math.inf
 
 
 def spatial_noise(phase: Real, magnitude: Real | None, inside: Mask) -> float:
@@ -57,10 +57,10 @@ def spatial_noise(phase: Real, magnitude: Real | None, inside: Mask) -> float:
     """
     like = phase if magnitude is None else magnitude
     sums = _differences(phase[0], like[0], magnitude is not None, inside)
-    return _scale(sums, 1) if sums.size else math.inf
+    return scale_of(sums, 1) if sums.size else math.inf
 
 
-def _scale(sums: NDArray[np.float64], freedom: int) -> float:
+def scale_of(sums: NDArray[np.float64], freedom: int) -> float:
     """The scale of sums of squares that follow a chi-square distribution, by their median."""
     return math.sqrt(float(np.median(sums)) / float(chdtri(freedom, 0.5)))
 
@@ -72,11 +72,12 @@ def phase_variance(level: float, magnitude: float) -> float:
 
 
 @compiled
-def _stride(inside: Mask) -> int:
+def stride_of(inside: Mask) -> int:
+    """Every how manyth voxel makes a sample of `SAMPLE` voxels, or up to twice as many."""
     voxels = 0
     for here in inside.ravel():
         voxels += 1 if here else 0
-    return max(1, voxels // _SAMPLE)
+    return max(1, voxels // SAMPLE)
 
 
 @compiled
@@ -85,8 +86,8 @@ def _misfits(
 ) -> NDArray[np.float64]:
     """Weighted squared misfit of the best line in voxels that have signal in every echo."""
     echoes, nx, ny, nz = phase.shape
-    stride, seen, found = _stride(inside), 0, 0
-    sums = np.empty(2 * _SAMPLE)
+    stride, seen, found = stride_of(inside), 0, 0
+    sums = np.empty(2 * SAMPLE)
     for x in range(nx):
         for y in range(ny):
             for z in range(nz):
@@ -116,9 +117,9 @@ def _misfits(
 def _squared(residual: Real, magnitude: Real, weighted: bool, inside: Mask, freedom: int) -> NDArray[np.float64]:
     """Undo the mean of a root mean square misfit, in voxels that have signal in every echo."""
     nx, ny, nz = inside.shape
-    stride, seen, found = _stride(inside), 0, 0
+    stride, seen, found = stride_of(inside), 0, 0
     echoes = magnitude.shape[0] if weighted else freedom + 2
-    sums = np.empty(2 * _SAMPLE)
+    sums = np.empty(2 * SAMPLE)
     for x in range(nx):
         for y in range(ny):
             for z in range(nz):
@@ -144,8 +145,8 @@ def _squared(residual: Real, magnitude: Real, weighted: bool, inside: Mask, free
 def _differences(phase: Real, magnitude: Real, weighted: bool, inside: Mask) -> NDArray[np.float64]:
     """Squared second differences along x and y, over what noise of 1 makes of them."""
     nx, ny, nz = inside.shape
-    stride, seen, found = _stride(inside), 0, 0
-    sums = np.empty(2 * _SAMPLE)
+    stride, seen, found = stride_of(inside), 0, 0
+    sums = np.empty(2 * SAMPLE)
     for x in range(1, nx - 1):
         for y in range(1, ny - 1):
             for z in range(nz):

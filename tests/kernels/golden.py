@@ -95,6 +95,8 @@ CASES = {
             "field.nonlinear_fit",
             "relaxometry.arlo",
             "relaxometry.loglinear",
+            "relaxometry.nonlinear",
+            "relaxometry.t2star",
             "roi.statistics",
         ),
         scanned,

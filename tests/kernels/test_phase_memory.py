@@ -73,6 +73,8 @@ print(peak()["VmHWM"] - before)
         ("field.nonlinear_fit", {}),
         ("relaxometry.arlo", {}),
         ("relaxometry.loglinear", {}),
+        ("relaxometry.nonlinear", {}),
+        ("relaxometry.t2star", {}),
         ("roi.statistics", {}),
     ],
 )
