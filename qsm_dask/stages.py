@@ -15,6 +15,7 @@ from typing import Any, get_type_hints
 from qsm_dask.applies import three_echoes, three_equispaced_echoes, two_echoes
 from qsm_dask.kernels import decay, fieldfit, fieldmap, masking, offsets, reference, relaxometry, roi
 from qsm_dask.kernels.background.smv import vsharp
+from qsm_dask.kernels.bipolar import bipolar
 from qsm_dask.kernels.inversion.direct import tkd
 from qsm_dask.kernels.inversion.rts import rts
 from qsm_dask.kernels.inversion.tv import tv
@@ -26,6 +27,7 @@ from qsm_dask.memory import (
     magnitude_mask,
     mask_erosion,
     offset_removal,
+    readout_removal,
     region_reference,
     spanning_tree,
     total_variation,
@@ -112,6 +114,9 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
         "mask.erode": Stage(masking.erode, ("mask",), mask_erosion),
         "offset.mcpc3ds": Stage(
             offsets.mcpc3ds, ("phase", "phase_offset"), offset_removal, "10.1002/mrm.26963", applies=two_echoes
+        ),
+        "offset.bipolar": Stage(
+            bipolar, ("phase",), readout_removal, "10.1002/mrm.26963", applies=three_equispaced_echoes
         ),
         "unwrap.romeo": Stage(romeo, ("unwrapped_phase",), spanning_tree, "10.1002/mrm.28563"),
         "unwrap.laplacian": Stage(laplacian, ("unwrapped_phase",), volumes(1.2, series=1), "10.1364/OL.28.001194"),

@@ -88,6 +88,7 @@ CASES = {
             "mask.phase_quality",
             "mask.erode",
             "offset.mcpc3ds",
+            "offset.bipolar",
             "unwrap.romeo",
             "unwrap.laplacian",
             "field.weighted_mean",

@@ -65,6 +65,7 @@ print(peak()["VmHWM"] - before)
         ("mask.phase_quality", {"threshold": 0.1}),
         ("mask.erode", {}),
         ("offset.mcpc3ds", {}),
+        ("offset.bipolar", {}),
         ("unwrap.romeo", {}),
         ("unwrap.romeo", {"mode": "individual"}),
         ("unwrap.laplacian", {}),
