@@ -11,6 +11,13 @@ def two_echoes(geometry: Geometry) -> str | None:
     return None
 
 
+def three_echoes(geometry: Geometry) -> str | None:
+    """The reason a method that needs three or more echoes is left out, or None."""
+    if geometry.echoes < 3:
+        return f"needs at least 3 echoes, the scan has {geometry.echoes}"
+    return None
+
+
 def three_equispaced_echoes(geometry: Geometry) -> str | None:
     """The reason a method that needs three or more equally spaced echoes is left out, or None."""
     if geometry.echoes < 3:

@@ -59,6 +59,12 @@ def offset_removal(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
     return int(FLOAT * geometry.voxels * max(8.8, geometry.echoes + 2.2))
 
 
+def readout_removal(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
+    """`offset.bipolar` holds one complex volume, before it holds a series."""
+    del parameters
+    return int(FLOAT * geometry.voxels * max(2.2, geometry.echoes + 0.2))
+
+
 def spanning_tree(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
     """`unwrap.romeo` holds the result, the sorted edges of one echo and, unwrapping each by itself, orders of visit."""
     scratch = 6.8 if parameters["mode"] == "individual" else 5.8

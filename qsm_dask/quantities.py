@@ -65,12 +65,14 @@ QUANTITIES: Mapping[str, Quantity] = MappingProxyType(
         "unwrapped_phase": Quantity(_ECHOES, "float32", "rad", "phase of each echo, unwrapped", "field", stored=False),
         "total_field": _volume("ppm", "relative field, background included", "field"),
         "field_noise": _volume("ppm", "standard deviation of the noise of the total field", "field"),
+        "phase_residual": _volume("rad", "misfit of the phase, root mean square over echoes", "field", stored=False),
         "local_field": _volume("ppm", "relative field of the sources inside the mask", "field"),
         "chi": _volume("ppm", "magnetic susceptibility", "maps"),
         "chi_reference": Quantity(
             ("moment",), "float64", "ppm", "offset subtracted from chi, SD in the reference, voxels (count)", "maps"
         ),
         "r2star": _volume("1/s", "effective transverse relaxation rate", "maps"),
+        "t2star": _volume("s", "effective transverse relaxation time", "maps", stored=False),
         "region_labels": Quantity(
             ("region",), "int64", "1", "label of each row of region_values; 0 is the whole mask", "regions"
         ),

@@ -12,9 +12,10 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any, get_type_hints
 
-from qsm_dask.applies import three_equispaced_echoes, two_echoes
-from qsm_dask.kernels import fieldmap, masking, offsets, reference, relaxometry, roi
+from qsm_dask.applies import three_echoes, three_equispaced_echoes, two_echoes
+from qsm_dask.kernels import decay, fieldfit, fieldmap, masking, offsets, reference, relaxometry, roi
 from qsm_dask.kernels.background.smv import vsharp
+from qsm_dask.kernels.bipolar import bipolar
 from qsm_dask.kernels.inversion.direct import tkd
 from qsm_dask.kernels.inversion.rts import rts
 from qsm_dask.kernels.inversion.tv import tv
@@ -26,6 +27,7 @@ from qsm_dask.memory import (
     magnitude_mask,
     mask_erosion,
     offset_removal,
+    readout_removal,
     region_reference,
     spanning_tree,
     total_variation,
@@ -113,9 +115,28 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
         "offset.mcpc3ds": Stage(
             offsets.mcpc3ds, ("phase", "phase_offset"), offset_removal, "10.1002/mrm.26963", applies=two_echoes
         ),
+        "offset.bipolar": Stage(
+            bipolar, ("phase",), readout_removal, "10.1002/mrm.26963", applies=three_equispaced_echoes
+        ),
         "unwrap.romeo": Stage(romeo, ("unwrapped_phase",), spanning_tree, "10.1002/mrm.28563"),
         "unwrap.laplacian": Stage(laplacian, ("unwrapped_phase",), volumes(1.2, series=1), "10.1364/OL.28.001194"),
-        "field.weighted_mean": Stage(fieldmap.weighted_mean, ("total_field",), volumes(1.1), "10.1002/nbm.3601"),
+        "field.weighted_mean": Stage(
+            fieldmap.weighted_mean, ("total_field", "field_noise"), volumes(2.2), "10.1002/nbm.3601", version=2
+        ),
+        "field.linear_fit": Stage(
+            fieldfit.linear_fit,
+            ("total_field", "field_noise", "phase_residual"),
+            volumes(3.2),
+            "10.1002/nbm.3601",
+            applies=two_echoes,
+        ),
+        "field.nonlinear_fit": Stage(
+            fieldfit.nonlinear_fit,
+            ("total_field", "field_noise", "phase_residual"),
+            volumes(8.8),
+            "10.1002/mrm.24272",
+            applies=two_echoes,
+        ),
         "background.vsharp": Stage(vsharp, ("local_field", "mask"), largest_sphere, "10.1002/mrm.23000"),
         "inversion.tkd": Stage(tkd, ("chi",), division, "10.1002/mrm.22135"),
         "inversion.tv": Stage(tv, ("chi",), total_variation, "10.1002/mrm.25029"),
@@ -128,6 +149,10 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
             relaxometry.arlo, ("r2star",), volumes(1.1), "10.1002/mrm.25137", applies=three_equispaced_echoes
         ),
         "relaxometry.loglinear": Stage(relaxometry.loglinear, ("r2star",), volumes(1.1), applies=two_echoes),
+        "relaxometry.nonlinear": Stage(
+            decay.nonlinear, ("r2star",), volumes(1.2), "10.1002/mrm.1910340618", applies=three_echoes
+        ),
+        "relaxometry.t2star": Stage(decay.t2star, ("t2star",), volumes(1.1)),
         "roi.statistics": Stage(roi.statistics, ("region_labels", "region_values"), volumes(3.2)),
     }
 )

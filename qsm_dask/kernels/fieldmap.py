@@ -5,8 +5,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from qsm_dask.kernels import series
+from qsm_dask.kernels import noise, series
 from qsm_dask.kernels.jit import compiled
+from qsm_dask.kernels.noise import phase_variance
 from qsm_dask.kernels.series import Mask, Real, Times
 from qsm_dask.units import radians_per_ppm
 
@@ -22,12 +23,16 @@ def weighted_mean(
     /,
     *,
     weighting: Literal["phase_variance", "phase_snr", "uniform"] = "phase_variance",
-) -> Real:
+) -> tuple[Real, Real]:
     """Combine the echoes to the total field, as the weighted mean of phase over echo time.
 
     The noise of phase / TE has the variance (sigma / (magnitude TE))^2, so `phase_variance`,
     with the weights (magnitude TE)^2, gives the mean of least variance. It is the least-squares
     slope through the origin: phase must be free of offset.
+
+    The noise level of the series is estimated from the misfit of that line in all voxels (their
+    median, so that voxels whose phase is no line do not count), and with a single echo, which
+    always fits, from differences in space.
 
     Parameters
     ----------
@@ -41,7 +46,9 @@ def weighted_mean(
 
     Returns
     -------
-    float32 (x, y, z) relative field [ppm], zero outside the mask.
+    total_field : float32 (x, y, z) relative field [ppm], zero outside the mask.
+    field_noise : float32 (x, y, z) its standard deviation [ppm]. Phase never counts as noisier
+        than uniform phase, so it is finite where the magnitude is zero. Zero outside the mask.
 
     Raises
     ------
@@ -59,38 +66,47 @@ def weighted_mean(
     scale = 1 / radians_per_ppm(series.field_strength(b0), 1.0)
     if weighting not in _POWERS:
         raise ValueError(f"weighting is {weighting!r}: it must be one of {', '.join(_POWERS)}")
-    field = np.zeros(inside.shape, dtype=np.float32)
-    weighted = strength is not None and weighting != "uniform"
+    field, deviation = np.zeros(inside.shape, dtype=np.float32), np.zeros(inside.shape, dtype=np.float32)
     like = unwrapped if strength is None else strength
-    _combine(unwrapped, like, weighted, inside, times, _POWERS[weighting], scale, field)
-    return field
+    level = noise.phase_noise(unwrapped, strength, inside, times, intercept=False)
+    power = _POWERS[weighting]
+    _combine(unwrapped, like, strength is not None, inside, times, power, level, scale, field, deviation)
+    return field, deviation
 
 
 @compiled
 def _combine(
     phase: Real,
     magnitude: Real,
-    weighted: bool,
+    known: bool,
     inside: Mask,
     te: Times,
     power: int,
+    level: float,
     scale: float,
     field: Real,
+    deviation: Real,
 ) -> None:
     echoes, nx, ny, nz = phase.shape
+    weights = np.empty(echoes)
     for x in range(nx):
         for y in range(ny):
             for z in range(nz):
                 if not inside[x, y, z]:
                     continue
-                total, plain, weight, plain_weight = 0.0, 0.0, 0.0, 0.0
+                total = 0.0
                 for echo in range(echoes):
-                    rate = phase[echo, x, y, z] / te[echo]
-                    of_time = te[echo] ** power
-                    bright = max(0.0, float(magnitude[echo, x, y, z])) ** power if weighted else 1.0
-                    weight += bright * of_time
-                    total += bright * of_time * rate
-                    plain_weight += of_time
-                    plain += of_time * rate
-                mean = total / weight if weight > 0 else plain / plain_weight
+                    bright = max(0.0, float(magnitude[echo, x, y, z])) if known and power else 1.0
+                    weights[echo] = (bright * te[echo]) ** power
+                    total += weights[echo]
+                if not total > 0:
+                    weights[:] = te**power
+                    total = weights.sum()
+                mean, variance = 0.0, 0.0
+                for echo in range(echoes):
+                    share = weights[echo] / (total * te[echo])
+                    bright = float(magnitude[echo, x, y, z]) if known else 1.0
+                    mean += share * phase[echo, x, y, z]
+                    variance += share * share * phase_variance(level, bright)
                 field[x, y, z] = scale * mean
+                deviation[x, y, z] = scale * np.sqrt(variance)

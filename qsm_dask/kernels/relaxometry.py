@@ -1,4 +1,4 @@
-"""The effective transverse relaxation rate R2* from the decay of the magnitude."""
+"""The effective transverse relaxation rate R2* from the decay of the magnitude, in closed form."""
 
 from typing import Any
 

@@ -43,7 +43,7 @@ def test_phase_grows_in_proportion_to_echo_time(scan):
     mask, _ = phase_quality(phase, magnitude(strength, size), te, strength)
     phase, _ = mcpc3ds(phase, mask, te, size, strength)
     unwrapped = romeo(phase, mask, te, strength)
-    field = weighted_mean(unwrapped, mask, te, b0, strength)
+    field, _ = weighted_mean(unwrapped, mask, te, b0, strength)
     for echo, time in enumerate(te):
         rest = (unwrapped[echo] - field * radians_per_ppm(b0, time))[mask]
         assert rest.std() < 0.1
