@@ -78,6 +78,9 @@ total_variation = volumes(padded=9.0)
 whole_brain_reference = volumes(1.1)
 region_reference = volumes(1.4)
 
+boundary_value = volumes(6.8)
+"""`background.lbv` holds five volumes of the solver, three sevenths of three for its coarser grids, and masks."""
+
 
 def largest_sphere(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
     """`background.vsharp` pads by its largest sphere; it holds two spectra, a difference and what it chose so far."""

@@ -14,6 +14,7 @@ from typing import Any, get_type_hints
 
 from qsm_dask.applies import three_equispaced_echoes, two_echoes
 from qsm_dask.kernels import fieldmap, masking, offsets, reference, relaxometry, roi
+from qsm_dask.kernels.background.lbv import lbv
 from qsm_dask.kernels.background.smv import vsharp
 from qsm_dask.kernels.inversion.direct import tkd
 from qsm_dask.kernels.inversion.rts import rts
@@ -21,6 +22,7 @@ from qsm_dask.kernels.inversion.tv import tv
 from qsm_dask.kernels.unwrap.laplacian import laplacian
 from qsm_dask.kernels.unwrap.romeo import romeo
 from qsm_dask.memory import (
+    boundary_value,
     division,
     largest_sphere,
     magnitude_mask,
@@ -116,6 +118,7 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
         "unwrap.romeo": Stage(romeo, ("unwrapped_phase",), spanning_tree, "10.1002/mrm.28563"),
         "unwrap.laplacian": Stage(laplacian, ("unwrapped_phase",), volumes(1.2, series=1), "10.1364/OL.28.001194"),
         "field.weighted_mean": Stage(fieldmap.weighted_mean, ("total_field",), volumes(1.1), "10.1002/nbm.3601"),
+        "background.lbv": Stage(lbv, ("local_field", "mask"), boundary_value, "10.1002/nbm.3064"),
         "background.vsharp": Stage(vsharp, ("local_field", "mask"), largest_sphere, "10.1002/mrm.23000"),
         "inversion.tkd": Stage(tkd, ("chi",), division, "10.1002/mrm.22135"),
         "inversion.tv": Stage(tv, ("chi",), total_variation, "10.1002/mrm.25029"),

@@ -97,7 +97,7 @@ CASES = {
         ),
         scanned,
     ),
-    "background.vsharp": background,
+    **dict.fromkeys(("background.lbv", "background.vsharp"), background),
     "inversion.tkd": inversion,
     "inversion.rts": inversion,
     "inversion.tv": inversion,

@@ -50,6 +50,7 @@ print(run(shape))
 @pytest.mark.parametrize(
     ("name", "parameters"),
     [
+        ("background.lbv", {}),
         ("background.vsharp", {}),
         ("background.vsharp", {"radius_mm": 40.0, "radius_step_mm": 10.0}),
         ("inversion.tkd", {}),
@@ -58,7 +59,7 @@ print(run(shape))
         ("reference.whole_brain", {}),
         ("reference.region", {"labels": [1]}),
     ],
-    ids=["vsharp", "vsharp-wide", "tkd", "rts", "tv", "whole_brain", "region"],
+    ids=["lbv", "vsharp", "vsharp-wide", "tkd", "rts", "tv", "whole_brain", "region"],
 )
 def test_peak_memory_is_what_is_declared(name, parameters, shape):
     """With a mask that fills the image, the worst case; never above and at most a quarter below."""
