@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from qsm_dask.kernels.background import pdf
 from qsm_dask.kernels.fourier import MARGIN_MM, padded_shape
 from qsm_dask.scan import Geometry
 
@@ -80,6 +81,9 @@ region_reference = volumes(1.4)
 
 boundary_value = volumes(6.8)
 """`background.lbv` holds five volumes of the solver, three sevenths of three for its coarser grids, and masks."""
+
+outer_dipoles = volumes(padded=6.5, margin_mm=pdf.MARGIN_MM)
+"""`background.pdf` holds three volumes of the solver, the weights, a field, a spectrum and the kernel's half."""
 
 
 def largest_sphere(geometry: Geometry, parameters: Mapping[str, Any]) -> int:

@@ -15,6 +15,7 @@ from typing import Any, get_type_hints
 from qsm_dask.applies import three_equispaced_echoes, two_echoes
 from qsm_dask.kernels import fieldmap, masking, offsets, reference, relaxometry, roi
 from qsm_dask.kernels.background.lbv import lbv
+from qsm_dask.kernels.background.pdf import pdf
 from qsm_dask.kernels.background.smv import vsharp
 from qsm_dask.kernels.inversion.direct import tkd
 from qsm_dask.kernels.inversion.rts import rts
@@ -28,6 +29,7 @@ from qsm_dask.memory import (
     magnitude_mask,
     mask_erosion,
     offset_removal,
+    outer_dipoles,
     region_reference,
     spanning_tree,
     total_variation,
@@ -119,6 +121,7 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
         "unwrap.laplacian": Stage(laplacian, ("unwrapped_phase",), volumes(1.2, series=1), "10.1364/OL.28.001194"),
         "field.weighted_mean": Stage(fieldmap.weighted_mean, ("total_field",), volumes(1.1), "10.1002/nbm.3601"),
         "background.lbv": Stage(lbv, ("local_field", "mask"), boundary_value, "10.1002/nbm.3064"),
+        "background.pdf": Stage(pdf, ("local_field", "mask"), outer_dipoles, "10.1002/nbm.1670"),
         "background.vsharp": Stage(vsharp, ("local_field", "mask"), largest_sphere, "10.1002/mrm.23000"),
         "inversion.tkd": Stage(tkd, ("chi",), division, "10.1002/mrm.22135"),
         "inversion.tv": Stage(tv, ("chi",), total_variation, "10.1002/mrm.25029"),
