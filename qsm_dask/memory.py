@@ -90,3 +90,9 @@ def largest_sphere(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
     """`background.vsharp` pads by its largest sphere; it holds two spectra, a difference and what it chose so far."""
     margin_mm = max(MARGIN_MM, float(parameters["radius_mm"]))
     return volumes(padded=5.2, margin_mm=margin_mm)(geometry, parameters)
+
+
+def fitted_sphere(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
+    """`background.resharp` and `ismv` pad likewise; they hold three volumes of the solver, an image and a spectrum."""
+    margin_mm = max(MARGIN_MM, float(parameters["radius_mm"]))
+    return volumes(padded=6.0, margin_mm=margin_mm)(geometry, parameters)

@@ -98,7 +98,9 @@ CASES = {
         ),
         scanned,
     ),
-    **dict.fromkeys(("background.lbv", "background.pdf", "background.vsharp"), background),
+    **dict.fromkeys(
+        [f"background.{name}" for name in ("lbv", "pdf", "sharp", "resharp", "ismv", "vsharp")], background
+    ),
     "inversion.tkd": inversion,
     "inversion.rts": inversion,
     "inversion.tv": inversion,

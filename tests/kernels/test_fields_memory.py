@@ -52,6 +52,9 @@ print(run(shape))
     [
         ("background.lbv", {}),
         ("background.pdf", {"max_iterations": 4}),
+        ("background.sharp", {}),
+        ("background.resharp", {"max_iterations": 2}),
+        ("background.ismv", {"max_iterations": 2}),
         ("background.vsharp", {}),
         ("background.vsharp", {"radius_mm": 40.0, "radius_step_mm": 10.0}),
         ("inversion.tkd", {}),
@@ -60,7 +63,20 @@ print(run(shape))
         ("reference.whole_brain", {}),
         ("reference.region", {"labels": [1]}),
     ],
-    ids=["lbv", "pdf", "vsharp", "vsharp-wide", "tkd", "rts", "tv", "whole_brain", "region"],
+    ids=[
+        "lbv",
+        "pdf",
+        "sharp",
+        "resharp",
+        "ismv",
+        "vsharp",
+        "vsharp-wide",
+        "tkd",
+        "rts",
+        "tv",
+        "whole_brain",
+        "region",
+    ],
 )
 def test_peak_memory_is_what_is_declared(name, parameters, shape):
     """With a mask that fills the image, the worst case; never above and at most a quarter below."""
