@@ -93,6 +93,6 @@ def largest_sphere(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
 
 
 def fitted_sphere(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
-    """`background.resharp` and `ismv` pad likewise; they hold three volumes of the solver, an image and a spectrum."""
+    """`background.ismv` holds three volumes of the solver, an image and a spectrum; `background.resharp` one more."""
     margin_mm = max(MARGIN_MM, float(parameters["radius_mm"]))
-    return volumes(padded=6.0, margin_mm=margin_mm)(geometry, parameters)
+    return volumes(padded=6.7 if "weight" in parameters else 6.0, margin_mm=margin_mm)(geometry, parameters)

@@ -93,12 +93,12 @@ def test_resharp_solves_its_normal_equations():
     subtract, inside = 1 - np.fft.fftn(full_sphere(shape, VOXEL_SIZE, 6.0)), embed(kept, shape)
 
     def normal(x):
-        return convolve(inside * convolve(x, subtract), subtract) + 1e-3 * x
+        return convolve(inside * convolve(x, subtract), subtract) + 1e-4 * x
 
     right = convolve(inside * convolve(embed(field * mask, shape), subtract), subtract)
     x, rest = np.zeros(shape), right
     direction, norm = rest, np.sum(rest**2)
-    for _ in range(300):
+    for _ in range(600):
         image = normal(direction)
         step = norm / np.sum(direction * image)
         x, rest = x + step * direction, rest - step * image
