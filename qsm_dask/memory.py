@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from qsm_dask.kernels.background import pdf
 from qsm_dask.kernels.fourier import MARGIN_MM, padded_shape
 from qsm_dask.scan import Geometry
 
@@ -84,8 +85,20 @@ total_variation = volumes(padded=9.0)
 whole_brain_reference = volumes(1.1)
 region_reference = volumes(1.4)
 
+boundary_value = volumes(6.8)
+"""`background.lbv` holds five volumes of the solver, three sevenths of three for its coarser grids, and masks."""
+
+outer_dipoles = volumes(padded=6.5, margin_mm=pdf.MARGIN_MM)
+"""`background.pdf` holds three volumes of the solver, the weights, a field, a spectrum and the kernel's half."""
+
 
 def largest_sphere(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
     """`background.vsharp` pads by its largest sphere; it holds two spectra, a difference and what it chose so far."""
     margin_mm = max(MARGIN_MM, float(parameters["radius_mm"]))
     return volumes(padded=5.2, margin_mm=margin_mm)(geometry, parameters)
+
+
+def fitted_sphere(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
+    """`background.ismv` holds three volumes of the solver, an image and a spectrum; `background.resharp` one more."""
+    margin_mm = max(MARGIN_MM, float(parameters["radius_mm"]))
+    return volumes(padded=6.7 if "weight" in parameters else 6.0, margin_mm=margin_mm)(geometry, parameters)

@@ -14,7 +14,10 @@ from typing import Any, get_type_hints
 
 from qsm_dask.applies import three_echoes, three_equispaced_echoes, two_echoes
 from qsm_dask.kernels import decay, fieldfit, fieldmap, masking, offsets, reference, relaxometry, roi
-from qsm_dask.kernels.background.smv import vsharp
+from qsm_dask.kernels.background.fitted import ismv, resharp
+from qsm_dask.kernels.background.lbv import lbv
+from qsm_dask.kernels.background.pdf import pdf
+from qsm_dask.kernels.background.smv import sharp, vsharp
 from qsm_dask.kernels.bipolar import bipolar
 from qsm_dask.kernels.inversion.direct import tkd
 from qsm_dask.kernels.inversion.rts import rts
@@ -22,11 +25,14 @@ from qsm_dask.kernels.inversion.tv import tv
 from qsm_dask.kernels.unwrap.laplacian import laplacian
 from qsm_dask.kernels.unwrap.romeo import romeo
 from qsm_dask.memory import (
+    boundary_value,
     division,
+    fitted_sphere,
     largest_sphere,
     magnitude_mask,
     mask_erosion,
     offset_removal,
+    outer_dipoles,
     readout_removal,
     region_reference,
     spanning_tree,
@@ -137,6 +143,11 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
             "10.1002/mrm.24272",
             applies=two_echoes,
         ),
+        "background.lbv": Stage(lbv, ("local_field", "mask"), boundary_value, "10.1002/nbm.3064"),
+        "background.pdf": Stage(pdf, ("local_field", "mask"), outer_dipoles, "10.1002/nbm.1670"),
+        "background.sharp": Stage(sharp, ("local_field", "mask"), largest_sphere, "10.1016/j.neuroimage.2010.10.070"),
+        "background.resharp": Stage(resharp, ("local_field", "mask"), fitted_sphere, "10.1002/mrm.24765"),
+        "background.ismv": Stage(ismv, ("local_field", "mask"), fitted_sphere, "10.1002/mrm.24998"),
         "background.vsharp": Stage(vsharp, ("local_field", "mask"), largest_sphere, "10.1002/mrm.23000"),
         "inversion.tkd": Stage(tkd, ("chi",), division, "10.1002/mrm.22135"),
         "inversion.tv": Stage(tv, ("chi",), total_variation, "10.1002/mrm.25029"),

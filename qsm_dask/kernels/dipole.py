@@ -80,6 +80,71 @@ def _fill(
     spectrum[0, 0, 0] = 0.0
 
 
+def sampled_dipole_spectrum(shape: fourier.Shape, voxel_size: ArrayLike, b0_dir: ArrayLike) -> NDArray[np.float32]:
+    """The spectrum of the dipole field sampled in image space, on the half spectrum of a grid, read-only.
+
+    Each voxel is a dipole at its centre: volume (3 cos^2 - 1) / (4 pi r^3) at the distance r of the nearest
+    periodic image, zero at r = 0. Unlike `dipole_spectrum` it makes fields that are harmonic
+    between the voxels of their sources. Where both signs of a distance are one sample, half an
+    even axis away, it is the mean over both.
+
+    Parameters
+    ----------
+    shape : full (even or odd) grid.
+    voxel_size : spacing [mm].
+    b0_dir : unit vector of B0 in array axes.
+
+    Returns
+    -------
+    float32 array of shape (shape[0], shape[1], shape[2] // 2 + 1).
+
+    Raises
+    ------
+    ValueError : voxel_size or b0_dir is unusable.
+
+    References
+    ----------
+    Liu 2011, doi:10.1002/nbm.1670
+    """
+    size, direction = check_voxel_size(voxel_size), check_direction(b0_dir)
+    key = ("sampled dipole", shape, size, direction)
+    return fourier.spectra.get(key, lambda: _sampled(shape, size, direction))
+
+
+def _sampled(shape: fourier.Shape, voxel_size: Vector, b0_dir: Vector) -> NDArray[np.float32]:
+    kernel = np.empty(shape, np.float32)
+    _sample(kernel, np.array(voxel_size), np.array(b0_dir))
+    return np.ascontiguousarray(fourier.forward(kernel).real)
+
+
+@compiled
+def _sample(kernel: NDArray[np.float32], size: Floats, b: Floats) -> None:
+    nx, ny, nz = kernel.shape
+    scale = size[0] * size[1] * size[2] / (4 * np.pi)
+    for i in range(nx):
+        x = (i if 2 * i <= nx else i - nx) * size[0]
+        for j in range(ny):
+            y = (j if 2 * j <= ny else j - ny) * size[1]
+            # The mean over both signs of a distance drops its mixed products.
+            mixed, square = 0.0, 0.0
+            if 2 * i == nx:
+                square += (x * b[0]) ** 2
+            else:
+                mixed += x * b[0]
+            if 2 * j == ny:
+                square += (y * b[1]) ** 2
+            else:
+                mixed += y * b[1]
+            for m in range(nz):
+                z = (m if 2 * m <= nz else m - nz) * size[2]
+                along = mixed * mixed + square + (z * b[2]) ** 2
+                if 2 * m != nz:
+                    along += 2 * mixed * z * b[2]
+                r2 = x * x + y * y + z * z
+                kernel[i, j, m] = scale * (3 * along - r2) / (r2 * r2 * np.sqrt(r2))
+    kernel[0, 0, 0] = 0.0
+
+
 def forward_field(
     chi: NDArray[np.float32], voxel_size: ArrayLike, b0_dir: ArrayLike, /, *, padding: float = 1.0
 ) -> NDArray[np.float32]:

@@ -36,7 +36,8 @@ def background(stage):
     _, local, mask = head(SHAPE, VOXEL_SIZE, OBLIQUE, noise=0.0005)
     x, y, z = positions(SHAPE, VOXEL_SIZE)
     total = local + 0.002 * x + (2 * z**2 - x**2 - y**2) / 5000
-    return of_fields(stage, total.astype(np.float32), mask, VOXEL_SIZE)
+    given = {"total_field": total.astype(np.float32), "mask": mask, "voxel_size": VOXEL_SIZE, "b0_dir": OBLIQUE}
+    return of_fields(stage, *(given[name] for name in STAGES[stage].inputs if name in given))
 
 
 def inversion(stage):
@@ -102,7 +103,9 @@ CASES = {
         ),
         scanned,
     ),
-    "background.vsharp": background,
+    **dict.fromkeys(
+        [f"background.{name}" for name in ("lbv", "pdf", "sharp", "resharp", "ismv", "vsharp")], background
+    ),
     "inversion.tkd": inversion,
     "inversion.rts": inversion,
     "inversion.tv": inversion,

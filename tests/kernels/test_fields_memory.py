@@ -20,7 +20,7 @@ stage = STAGES[name]
 
 def arrays(shape):
     field = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
-    return dict(total_field=field, local_field=field, chi=field, mask=np.ones(shape, bool),
+    return dict(total_field=field, local_field=field, chi=field, field_noise=1 + field**2, mask=np.ones(shape, bool),
         dseg=np.ones(shape, np.int32), voxel_size=np.ones(3), b0_dir=np.array([0, 0.6, 0.8]))
 
 def run(shape):
@@ -50,6 +50,11 @@ print(run(shape))
 @pytest.mark.parametrize(
     ("name", "parameters"),
     [
+        ("background.lbv", {}),
+        ("background.pdf", {"max_iterations": 4}),
+        ("background.sharp", {}),
+        ("background.resharp", {"max_iterations": 2}),
+        ("background.ismv", {"max_iterations": 2}),
         ("background.vsharp", {}),
         ("background.vsharp", {"radius_mm": 40.0, "radius_step_mm": 10.0}),
         ("inversion.tkd", {}),
@@ -58,7 +63,20 @@ print(run(shape))
         ("reference.whole_brain", {}),
         ("reference.region", {"labels": [1]}),
     ],
-    ids=["vsharp", "vsharp-wide", "tkd", "rts", "tv", "whole_brain", "region"],
+    ids=[
+        "lbv",
+        "pdf",
+        "sharp",
+        "resharp",
+        "ismv",
+        "vsharp",
+        "vsharp-wide",
+        "tkd",
+        "rts",
+        "tv",
+        "whole_brain",
+        "region",
+    ],
 )
 def test_peak_memory_is_what_is_declared(name, parameters, shape):
     """With a mask that fills the image, the worst case; never above and at most a quarter below."""

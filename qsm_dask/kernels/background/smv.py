@@ -69,19 +69,58 @@ def vsharp(
     field = check_volume("total_field", total_field, inside)
     check_positive(radius_mm=radius_mm, radius_min_mm=radius_min_mm, radius_step_mm=radius_step_mm, threshold=threshold)
     radii = _radii(size, radius_mm, radius_min_mm, radius_step_mm)
-    chosen, kept = _largest_fitting(inside, size, radii)
+    chosen, kept = largest_fitting(inside, size, radii)
     shape = fourier.padded_shape(inside.shape, size, max(fourier.MARGIN_MM, radius_mm))
     spectrum = fourier.forward(fourier.pad(field, inside, shape))
     filtered = np.zeros(shape, np.float32)
     product = np.empty_like(spectrum)
     for index, radius in enumerate(radii):
-        _apply_sphere(spectrum, product, shape, size, radius, 0.0)
+        apply_sphere(spectrum, product, shape, size, radius, 0.0)
         _collect(filtered, fourier.inverse(product, shape), chosen, index)
     del spectrum, product
     restored = fourier.forward(filtered)
     del filtered
-    _apply_sphere(restored, restored, shape, size, radii[0], threshold)
+    apply_sphere(restored, restored, shape, size, radii[0], threshold)
     return fourier.crop(fourier.inverse(restored, shape), kept), kept
+
+
+def sharp(
+    total_field: NDArray[np.float32],
+    mask: NDArray[np.bool_],
+    voxel_size: ArrayLike,
+    /,
+    *,
+    radius_mm: float = 6.0,
+    threshold: float = 0.05,
+) -> tuple[Volume, Mask]:
+    """Local field by SHARP: spherical mean value filtering with one sphere, and deconvolution.
+
+    Takes four transforms.
+
+    Parameters
+    ----------
+    total_field : relative field (x, y, z) [ppm].
+    mask : voxels where it is known.
+    voxel_size : spacing [mm].
+    radius_mm : of the sphere [mm], as much as the mask loses. A small one loses less of it and amplifies more when
+        long waves are restored; 6 mm is usual.
+    threshold : spatial frequencies where one minus the sphere's spectrum is below it are not restored.
+
+    Returns
+    -------
+    local_field : (x, y, z) [ppm], zero outside the mask.
+    mask : where it is known, the given mask eroded by the sphere.
+
+    Raises
+    ------
+    ValueError : inputs do not fit one another, are not finite inside the mask, or the mask is
+        too thin for the sphere.
+
+    References
+    ----------
+    Schweser 2011, doi:10.1016/j.neuroimage.2010.10.070
+    """
+    return vsharp(total_field, mask, voxel_size, radius_mm=radius_mm, radius_min_mm=radius_mm, threshold=threshold)
 
 
 def _radii(voxel_size: Vector, largest: float, smallest: float, step: float) -> list[float]:
@@ -94,7 +133,8 @@ def _radii(voxel_size: Vector, largest: float, smallest: float, step: float) -> 
     return [float(radius) for radius in np.linspace(largest, smallest, steps + 1)]
 
 
-def _largest_fitting(mask: Mask, voxel_size: Vector, radii: list[float]) -> tuple[NDArray[np.uint8], Mask]:
+def largest_fitting(mask: Mask, voxel_size: Vector, radii: list[float]) -> tuple[NDArray[np.uint8], Mask]:
+    """The index of the largest of descending radii that fits at each voxel, and where the smallest does."""
     squared = depth_squared(mask, voxel_size, radii[0])
     kept = deeper(squared, radii[-1])
     if not kept.any():
@@ -124,10 +164,10 @@ def _collect(filtered: Volume, difference: Volume, chosen: NDArray[np.uint8], in
                 filtered[i, j, m] = difference[i, j, m] if mine else filtered[i, j, m]
 
 
-def _apply_sphere(
+def apply_sphere(
     spectrum: Spectrum, product: Spectrum, shape: Shape, voxel_size: Vector, radius: float, threshold: float
 ) -> None:
-    """Multiply by 1 - S, or with a threshold divide by it where it is not below."""
+    """Write the product of a spectrum and 1 - S; with a threshold its quotient, zero where 1 - S is below it."""
     weights = _sphere(voxel_size, radius)
     cosines = [
         np.cos(2 * np.pi * np.outer(np.arange(count), np.arange(n // 2 + 1)) / n)

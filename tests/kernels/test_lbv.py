@@ -1,0 +1,169 @@
+"""LBV: harmonic fields, local sources, a sparse direct solver in float64 and the multigrid it rests on."""
+
+import numpy as np
+import pytest
+from scipy import ndimage, sparse
+from scipy.sparse.linalg import spsolve
+
+from qsm_dask.kernels.background.lbv import lbv
+from qsm_dask.kernels.multigrid import Poisson
+from tests.kernels.analytic import AXIAL, OBLIQUE, dipole_field, ellipsoid, head, positions, relative_error
+
+GRIDS = [
+    ((24, 28, 26), (2.0, 2.0, 2.0)),
+    ((27, 25, 15), (1.0, 1.2, 2.5)),
+    ((33, 30, 12), (0.5, 0.5, 3.0)),
+    ((9, 30, 31), (4.0, 1.0, 1.0)),
+]
+
+
+def ragged(shape, seed=0):
+    """A random mask of two thirds of the voxels in blobs, that touches every face."""
+    noise = ndimage.gaussian_filter(np.random.default_rng(seed).standard_normal(shape), 1.5)
+    return noise > np.quantile(noise, 1 / 3)
+
+
+def inner(shape, seed=0):
+    active = ragged(shape, seed)
+    for axis in range(3):
+        np.moveaxis(active, axis, 0)[[0, -1]] = False
+    return active
+
+
+def plain_lbv(field, mask, voxel_size):
+    """The background from its boundary values, by a direct solver in float64."""
+    unknown = ndimage.binary_erosion(mask)
+    number = np.full(mask.shape, -1)
+    number[unknown] = np.arange(unknown.sum())
+    matrix, right = sparse.lil_matrix((unknown.sum(),) * 2), np.zeros(unknown.sum())
+    for index in np.argwhere(unknown):
+        row = number[tuple(index)]
+        for axis, size in enumerate(voxel_size):
+            for step in (-1, 1):
+                beside = index.copy()
+                beside[axis] += step
+                matrix[row, row] += 1 / size**2
+                if unknown[tuple(beside)]:
+                    matrix[row, number[tuple(beside)]] -= 1 / size**2
+                else:
+                    right[row] += field[tuple(beside)] / size**2
+    local = np.zeros(mask.shape)
+    local[unknown] = field[unknown] - spsolve(matrix.tocsr(), right)
+    return local
+
+
+@pytest.mark.parametrize(("shape", "voxel_size"), GRIDS)
+def test_equals_a_direct_solver_in_float64(shape, voxel_size):
+    mask = ragged(shape)
+    x, y, z = positions(shape, voxel_size)
+    field = 0.05 * np.random.default_rng(1).standard_normal(shape) + 0.02 * x - 0.01 * z + x * y / 500
+    local, kept, solved = lbv(field.astype(np.float32), mask, voxel_size, peel=0)
+    truth = plain_lbv(field, mask, voxel_size)
+    np.testing.assert_array_equal(kept, ndimage.binary_erosion(mask))
+    assert local.dtype == np.float32
+    assert solved.converged
+    assert relative_error(local, truth) < 3e-4
+
+
+@pytest.mark.parametrize(("shape", "voxel_size"), GRIDS)
+def test_operator_and_preconditioner_are_symmetric_and_positive(shape, voxel_size):
+    active = inner(shape)
+    poisson = Poisson(active, voxel_size)
+    rng = np.random.default_rng(2)
+    one, other = (active * rng.standard_normal((2, *shape))).astype(np.float32)
+    for operator in (poisson.apply, poisson.precondition):
+        of_one, of_other = operator(one).copy().astype(np.float64), operator(other).copy().astype(np.float64)
+        assert not of_one[~active].any()
+        scale = np.linalg.norm(of_one) * np.linalg.norm(other)
+        assert np.vdot(of_one, other) == pytest.approx(np.vdot(one, of_other), abs=1e-6 * scale)
+        assert np.vdot(of_one, one) > 0
+
+
+@pytest.mark.parametrize(
+    ("shape", "voxel_size"), [((40, 44, 36), (2, 2, 2)), ((90, 84, 66), (1, 1, 1)), ((72, 70, 20), (0.6, 0.6, 3))]
+)
+def test_iterations_do_not_grow_with_the_grid(shape, voxel_size):
+    _, field, mask = head(shape, voxel_size, noise=0.001)
+    _, _, solved = lbv(field, mask, voxel_size)
+    assert solved.converged
+    assert solved.iterations <= 12
+
+
+@pytest.mark.parametrize("voxel_size", [(2.0, 2.0, 2.0), (1.0, 1.3, 2.9)])
+def test_harmonic_polynomials_vanish(voxel_size):
+    """The stencil is exact for polynomials up to the third degree."""
+    shape = (30, 28, 21)
+    x, y, z = positions(shape, voxel_size)
+    background = 1.0 + 0.01 * x - 0.02 * z + (2 * z**2 - x**2 - y**2 + 3 * x * y) / 2000 + (x**3 - 3 * x * z**2) / 1e5
+    mask = ellipsoid(shape, voxel_size, np.array(shape) * voxel_size * 0.45)
+    local, kept, _ = lbv(background.astype(np.float32), mask, voxel_size)
+    assert np.abs(local[kept]).max() < 1e-5 * np.abs(background[mask]).max()
+
+
+@pytest.mark.parametrize("b0_dir", [AXIAL, OBLIQUE], ids=["axial", "oblique"])
+@pytest.mark.parametrize("voxel_size", [(2.0, 2.0, 2.0), (1.6, 2.0, 2.7)])
+def test_field_of_an_outer_dipole_is_removed_and_that_of_an_inner_source_stays(voxel_size, b0_dir):
+    shape = tuple(round(96 / v) for v in voxel_size)
+    mask = ellipsoid(shape, voxel_size, (36, 38, 34))
+    middle = (np.array(shape) - 1) / 2
+    background, _ = dipole_field(shape, voxel_size, b0_dir, middle + np.array([10.0, 60.0, 8.0]) / voxel_size, 10, 9.4)
+    inside, r = dipole_field(shape, voxel_size, b0_dir, middle, 4.0, 0.5)
+    inside = np.where(r < 4.0, 0.0, inside)
+    left, kept, _ = lbv(background.astype(np.float32), mask, voxel_size)
+    assert left[kept].std() < 0.005 * background[mask].std()
+    both, _, _ = lbv((inside + background).astype(np.float32), mask, voxel_size)
+    near = r < 14.0
+    assert np.polyfit(inside[near], both[near], 1)[0] == pytest.approx(1.0, abs=0.02)
+    assert np.corrcoef(inside[near], both[near])[0, 1] > 0.98
+
+
+@pytest.mark.parametrize("peel", [0, 1, 3])
+def test_each_layer_peeled_and_the_surface_are_lost_also_at_the_slab_edge(peel):
+    mask = np.ones((20, 18, 16), bool)
+    _, kept, _ = lbv(np.zeros(mask.shape), mask, (2, 2, 2), peel=peel)
+    assert kept.sum() == (18 - 2 * peel) * (16 - 2 * peel) * (14 - 2 * peel)
+    assert kept[1 + peel : -1 - peel, 1 + peel : -1 - peel, 1 + peel : -1 - peel].all()
+
+
+def test_two_components_are_as_each_alone():
+    shape = (22, 40, 20)
+    field = np.random.default_rng(3).standard_normal(shape).astype(np.float32)
+    left, right = (ellipsoid(shape, (2, 2, 2), (15, 15, 15), (10, c, 9)) for c in (10, 29))
+    both, kept, _ = lbv(field, left | right, (2, 2, 2), tolerance=1e-6)
+    apart = sum(lbv(field, part, (2, 2, 2), tolerance=1e-6)[0] for part in (left, right))
+    assert kept[10, 10, 9]
+    assert kept[10, 29, 9]
+    assert relative_error(both, apart) < 1e-5
+
+
+def test_values_outside_the_mask_are_never_read():
+    _, field, mask = head((24, 22, 20), (3.0, 3.0, 3.0))
+    local, _, _ = lbv(field, mask, (3, 3, 3))
+    again, _, _ = lbv(np.where(mask, field, np.nan), mask, (3, 3, 3))
+    np.testing.assert_array_equal(local, again)
+
+
+def test_too_few_iterations_are_told():
+    _, field, mask = head(noise=0.001)
+    assert not lbv(field, mask, (2, 2, 2), max_iterations=1)[2].converged
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"mask": np.zeros((12, 12, 12), bool)}, "empty"),
+        ({"mask": np.ones((12, 12, 11), bool)}, "shape"),
+        ({"total_field": np.full((12, 12, 12), np.nan)}, "NaN"),
+        ({"voxel_size": (1, 0, 1)}, "voxel_size"),
+        ({"peel": -1}, "peel"),
+        ({"peel": 6}, "too thin"),
+        ({"tolerance": 0.0}, "tolerance"),
+        ({"max_iterations": 0}, "max_iterations"),
+    ],
+)
+def test_lbv_refuses(change, message):
+    arguments = {"total_field": np.zeros((12, 12, 12)), "mask": np.ones((12, 12, 12), bool), "voxel_size": (1, 1, 1)}
+    quantities = [change.get(name, value) for name, value in arguments.items()]
+    parameters = {name: value for name, value in change.items() if name not in arguments}
+    with pytest.raises(ValueError, match=message):
+        lbv(*quantities, **parameters)
