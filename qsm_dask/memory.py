@@ -70,7 +70,7 @@ def spanning_tree(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
 # Memory that is freed in pieces too small for the next volume adds about a tenth to what these hold at once.
 
 division = volumes(padded=3.6)
-"""`inversion.tkd` holds a spectrum, the kernel's half and the map on the padded grid, and its crop: 3.2 volumes."""
+"""`inversion.tkd`, `tsvd` and `tikhonov` hold a spectrum, half a kernel, the map (all padded) and its crop: 3.2."""
 
 total_variation = volumes(padded=9.0)
 """`inversion.tv` and `inversion.rts` hold three duals, two maps, two spectra and the kernel's half: 7.5 volumes."""

@@ -15,7 +15,7 @@ from typing import Any, get_type_hints
 from qsm_dask.applies import three_equispaced_echoes, two_echoes
 from qsm_dask.kernels import fieldmap, masking, offsets, reference, relaxometry, roi
 from qsm_dask.kernels.background.smv import vsharp
-from qsm_dask.kernels.inversion.direct import tkd
+from qsm_dask.kernels.inversion.direct import tikhonov, tkd, tsvd
 from qsm_dask.kernels.inversion.rts import rts
 from qsm_dask.kernels.inversion.tv import tv
 from qsm_dask.kernels.unwrap.laplacian import laplacian
@@ -118,6 +118,8 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
         "field.weighted_mean": Stage(fieldmap.weighted_mean, ("total_field",), volumes(1.1), "10.1002/nbm.3601"),
         "background.vsharp": Stage(vsharp, ("local_field", "mask"), largest_sphere, "10.1002/mrm.23000"),
         "inversion.tkd": Stage(tkd, ("chi",), division, "10.1002/mrm.22135"),
+        "inversion.tsvd": Stage(tsvd, ("chi",), division, "10.1002/mrm.22334"),
+        "inversion.tikhonov": Stage(tikhonov, ("chi",), division, "10.1002/mrm.25029"),
         "inversion.tv": Stage(tv, ("chi",), total_variation, "10.1002/mrm.25029"),
         "inversion.rts": Stage(rts, ("chi",), total_variation, "10.1016/j.neuroimage.2017.11.018"),
         "reference.whole_brain": Stage(

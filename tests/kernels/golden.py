@@ -99,6 +99,8 @@ CASES = {
     ),
     "background.vsharp": background,
     "inversion.tkd": inversion,
+    "inversion.tsvd": inversion,
+    "inversion.tikhonov": inversion,
     "inversion.rts": inversion,
     "inversion.tv": inversion,
     "reference.whole_brain": whole_brain,

@@ -53,12 +53,14 @@ print(run(shape))
         ("background.vsharp", {}),
         ("background.vsharp", {"radius_mm": 40.0, "radius_step_mm": 10.0}),
         ("inversion.tkd", {}),
+        ("inversion.tsvd", {}),
+        ("inversion.tikhonov", {}),
         ("inversion.rts", {}),
         ("inversion.tv", {"max_iterations": 9}),
         ("reference.whole_brain", {}),
         ("reference.region", {"labels": [1]}),
     ],
-    ids=["vsharp", "vsharp-wide", "tkd", "rts", "tv", "whole_brain", "region"],
+    ids=["vsharp", "vsharp-wide", "tkd", "tsvd", "tikhonov", "rts", "tv", "whole_brain", "region"],
 )
 def test_peak_memory_is_what_is_declared(name, parameters, shape):
     """With a mask that fills the image, the worst case; never above and at most a quarter below."""
