@@ -95,7 +95,7 @@ def test_a_mask_at_the_slab_edge_does_not_feel_the_other_side(kernel, parameters
     tight = tuple(slice(int(n.min()), int(n.max()) + 1) for n in np.nonzero(mask))
     whole = kernel(field, mask, (2, 2, 2), AXIAL, **parameters)[tight][mask[tight]]
     cropped = kernel(field[tight], mask[tight], (2, 2, 2), AXIAL, **parameters)[mask[tight]]
-    assert relative_error(cropped - cropped.mean(), whole - whole.mean()) < 0.12
+    assert relative_error(cropped - cropped.mean(), whole - whole.mean()) < 0.15
 
 
 @pytest.mark.parametrize(("kernel", "parameters"), METHODS, ids=NAMES)
