@@ -75,6 +75,9 @@ division = volumes(padded=3.6)
 total_variation = volumes(padded=9.0)
 """`inversion.tv` and `inversion.rts` hold three duals, two maps, two spectra and the kernel's half: 7.5 volumes."""
 
+descent = volumes(2.2, padded=3.8)
+"""`inversion.ndi` holds phase, weights, the map, a volume, a spectrum and half a kernel."""
+
 whole_brain_reference = volumes(1.1)
 region_reference = volumes(1.4)
 

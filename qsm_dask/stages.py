@@ -16,11 +16,13 @@ from qsm_dask.applies import three_equispaced_echoes, two_echoes
 from qsm_dask.kernels import fieldmap, masking, offsets, reference, relaxometry, roi
 from qsm_dask.kernels.background.smv import vsharp
 from qsm_dask.kernels.inversion.direct import tikhonov, tkd, tsvd
+from qsm_dask.kernels.inversion.ndi import ndi
 from qsm_dask.kernels.inversion.rts import rts
 from qsm_dask.kernels.inversion.tv import tv
 from qsm_dask.kernels.unwrap.laplacian import laplacian
 from qsm_dask.kernels.unwrap.romeo import romeo
 from qsm_dask.memory import (
+    descent,
     division,
     largest_sphere,
     magnitude_mask,
@@ -122,6 +124,7 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
         "inversion.tikhonov": Stage(tikhonov, ("chi",), division, "10.1002/mrm.25029"),
         "inversion.tv": Stage(tv, ("chi",), total_variation, "10.1002/mrm.25029"),
         "inversion.rts": Stage(rts, ("chi",), total_variation, "10.1016/j.neuroimage.2017.11.018"),
+        "inversion.ndi": Stage(ndi, ("chi",), descent, "10.1002/nbm.4271"),
         "reference.whole_brain": Stage(
             reference.whole_brain, ("chi", "chi_reference"), whole_brain_reference, "10.1002/mrm.30006"
         ),

@@ -44,6 +44,13 @@ def inversion(stage):
     return of_fields(stage, local.astype(np.float32), mask, VOXEL_SIZE, OBLIQUE)
 
 
+def nonlinear(stage):
+    _, local, mask = head(SHAPE, VOXEL_SIZE, OBLIQUE, noise=0.0005)
+    x, y, _ = positions(SHAPE, (0.02, 0.02, 0.02))
+    magnitude = (np.array([4, 3])[:, None, None, None] * (2 + x - y + (local > 0.005))).astype(np.float32)
+    return of_fields(stage, local.astype(np.float32), mask, VOXEL_SIZE, OBLIQUE, 3.0, (0.01, 0.02), magnitude)
+
+
 def whole_brain(stage):
     chi, _, mask = head(SHAPE, VOXEL_SIZE)
     return of_fields(stage, chi.astype(np.float32), mask)
@@ -103,6 +110,7 @@ CASES = {
     "inversion.tikhonov": inversion,
     "inversion.rts": inversion,
     "inversion.tv": inversion,
+    "inversion.ndi": nonlinear,
     "reference.whole_brain": whole_brain,
     "reference.region": region,
 }

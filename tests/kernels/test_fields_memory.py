@@ -21,6 +21,7 @@ stage = STAGES[name]
 def arrays(shape):
     field = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
     return dict(total_field=field, local_field=field, chi=field, mask=np.ones(shape, bool),
+        magnitude=np.abs(field)[None] + 1, field_noise=np.abs(field) + 1, b0=3.0, te=(0.02,),
         dseg=np.ones(shape, np.int32), voxel_size=np.ones(3), b0_dir=np.array([0, 0.6, 0.8]))
 
 def run(shape):
@@ -57,10 +58,11 @@ print(run(shape))
         ("inversion.tikhonov", {}),
         ("inversion.rts", {}),
         ("inversion.tv", {"max_iterations": 9}),
+        ("inversion.ndi", {"max_iterations": 3}),
         ("reference.whole_brain", {}),
         ("reference.region", {"labels": [1]}),
     ],
-    ids=["vsharp", "vsharp-wide", "tkd", "tsvd", "tikhonov", "rts", "tv", "whole_brain", "region"],
+    ids=["vsharp", "vsharp-wide", "tkd", "tsvd", "tikhonov", "rts", "tv", "ndi", "whole_brain", "region"],
 )
 def test_peak_memory_is_what_is_declared(name, parameters, shape):
     """With a mask that fills the image, the worst case; never above and at most a quarter below."""
