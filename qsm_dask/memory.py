@@ -75,6 +75,9 @@ division = volumes(padded=3.6)
 total_variation = volumes(padded=9.0)
 """`inversion.tv` and `inversion.rts` hold three duals, two maps, two spectra and the kernel's half: 7.5 volumes."""
 
+split_field = volumes(3.2, padded=8.6)
+"""`inversion.fansi` holds what `tv` does, with phase, weights and the field's dual in place of the data's spectrum."""
+
 descent = volumes(2.2, padded=3.8)
 """`inversion.ndi` holds phase, weights, the map, a volume, a spectrum and half a kernel."""
 

@@ -110,6 +110,7 @@ CASES = {
     "inversion.tikhonov": inversion,
     "inversion.rts": inversion,
     "inversion.tv": inversion,
+    "inversion.fansi": nonlinear,
     "inversion.ndi": nonlinear,
     "reference.whole_brain": whole_brain,
     "reference.region": region,
