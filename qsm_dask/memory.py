@@ -78,6 +78,9 @@ total_variation = volumes(padded=9.0)
 split_field = volumes(3.2, padded=8.6)
 """`inversion.fansi` holds what `tv` does, with phase, weights and the field's dual in place of the data's spectrum."""
 
+morphology = volumes(2.2, padded=15.6)
+"""`inversion.medi` holds three weights of slopes, six spectra of conjugate gradients, three volumes, phase, weights."""
+
 descent = volumes(2.2, padded=3.8)
 """`inversion.ndi` holds phase, weights, the map, a volume, a spectrum and half a kernel."""
 

@@ -17,6 +17,7 @@ from qsm_dask.kernels import fieldmap, masking, offsets, reference, relaxometry,
 from qsm_dask.kernels.background.smv import vsharp
 from qsm_dask.kernels.inversion.direct import tikhonov, tkd, tsvd
 from qsm_dask.kernels.inversion.fansi import fansi
+from qsm_dask.kernels.inversion.medi import medi
 from qsm_dask.kernels.inversion.ndi import ndi
 from qsm_dask.kernels.inversion.rts import rts
 from qsm_dask.kernels.inversion.tv import tv
@@ -28,6 +29,7 @@ from qsm_dask.memory import (
     largest_sphere,
     magnitude_mask,
     mask_erosion,
+    morphology,
     offset_removal,
     region_reference,
     spanning_tree,
@@ -127,6 +129,7 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
         "inversion.tv": Stage(tv, ("chi",), total_variation, "10.1002/mrm.25029"),
         "inversion.rts": Stage(rts, ("chi",), total_variation, "10.1016/j.neuroimage.2017.11.018"),
         "inversion.fansi": Stage(fansi, ("chi",), split_field, "10.1002/mrm.27073"),
+        "inversion.medi": Stage(medi, ("chi",), morphology, "10.1016/j.neuroimage.2011.08.082"),
         "inversion.ndi": Stage(ndi, ("chi",), descent, "10.1002/nbm.4271"),
         "reference.whole_brain": Stage(
             reference.whole_brain, ("chi", "chi_reference"), whole_brain_reference, "10.1002/mrm.30006"

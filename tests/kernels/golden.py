@@ -111,6 +111,7 @@ CASES = {
     "inversion.rts": inversion,
     "inversion.tv": inversion,
     "inversion.fansi": nonlinear,
+    "inversion.medi": nonlinear,
     "inversion.ndi": nonlinear,
     "reference.whole_brain": whole_brain,
     "reference.region": region,

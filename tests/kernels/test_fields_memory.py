@@ -59,11 +59,25 @@ print(run(shape))
         ("inversion.rts", {}),
         ("inversion.tv", {"max_iterations": 9}),
         ("inversion.fansi", {"max_iterations": 5}),
+        ("inversion.medi", {"max_iterations": 2, "cg_iterations": 2}),
         ("inversion.ndi", {"max_iterations": 3}),
         ("reference.whole_brain", {}),
         ("reference.region", {"labels": [1]}),
     ],
-    ids=["vsharp", "vsharp-wide", "tkd", "tsvd", "tikhonov", "rts", "tv", "fansi", "ndi", "whole_brain", "region"],
+    ids=[
+        "vsharp",
+        "vsharp-wide",
+        "tkd",
+        "tsvd",
+        "tikhonov",
+        "rts",
+        "tv",
+        "fansi",
+        "medi",
+        "ndi",
+        "whole_brain",
+        "region",
+    ],
 )
 def test_peak_memory_is_what_is_declared(name, parameters, shape):
     """With a mask that fills the image, the worst case; never above and at most a quarter below."""

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from scipy.sparse.linalg import LinearOperator, cg
 
 from qsm_dask.kernels import fourier
 from qsm_dask.kernels.inversion.fansi import fansi
+from qsm_dask.kernels.inversion.medi import medi
 from qsm_dask.kernels.inversion.ndi import ndi
 from qsm_dask.kernels.inversion.wrapped import effective_te, mismatch, wrapped_field
 from qsm_dask.units import radians_per_ppm
@@ -16,8 +18,10 @@ CASES = [
     ((24, 26, 20), (2.5, 2.5, 2.5), AXIAL),
     ((23, 26, 15), (2.4, 2.0, 3.5), OBLIQUE),
 ]
-METHODS = [ndi, fansi]
-QUICK = {kernel: {"max_iterations": 12, "tolerance": 1e-9} for kernel in METHODS}
+METHODS = [ndi, fansi, medi]
+QUICK = {kernel: {"max_iterations": 12, "tolerance": 1e-9} for kernel in (ndi, fansi)} | {
+    medi: {"max_iterations": 2, "tolerance": 1e-9, "cg_tolerance": 1e-5, "cg_iterations": 400}
+}
 
 
 def gradient(x, voxel_size):
@@ -81,7 +85,35 @@ def plain_fansi(field, mask, voxel_size, b0_dir, magnitude):
     return x[tuple(slice(n) for n in mask.shape)] * mask / SCALE
 
 
-PLAIN = {ndi: plain_ndi, fansi: plain_fansi}
+def plain_medi(field, mask, voxel_size, b0_dir, magnitude):
+    shape = fourier.padded_shape(mask.shape, voxel_size, fourier.MARGIN_MM)
+    kernel = full_dipole(shape, voxel_size, b0_dir)
+    phase, inside = embed(field, shape) * SCALE, embed(mask, shape).astype(bool)
+    weight = embed(squared_weights(magnitude, mask), shape)
+    image = embed(np.linalg.norm(magnitude, axis=0), shape)
+    pairs = np.stack([inside & np.roll(inside, -1, a) for a in range(3)])
+    slopes = np.abs(gradient(image, voxel_size))
+    edges = pairs & (slopes > np.quantile(slopes[pairs], 0.7))
+    edges |= np.stack([inside != np.roll(inside, -1, a) for a in range(3)])
+    x = np.zeros(shape)
+    for _ in range(2):
+        keep = ~edges / np.sqrt(gradient(x, voxel_size) ** 2 + 1e-6)
+
+        def flatten(v, keep=keep):
+            return adjoint(keep * gradient(v, voxel_size), voxel_size)
+
+        def normal(v, flatten=flatten):
+            v = v.reshape(shape) - v.mean()
+            image = 2000 * convolve(weight * convolve(v, kernel), kernel) + flatten(v)
+            return (image - image.mean()).ravel()
+
+        right = -2000 * convolve(weight * np.sin(convolve(x, kernel) - phase), kernel) - flatten(x)
+        operator = LinearOperator((x.size, x.size), matvec=normal, dtype=np.float64)
+        x = x + cg(operator, right.ravel() - right.mean(), rtol=1e-7, maxiter=5000)[0].reshape(shape)
+    return x[tuple(slice(n) for n in mask.shape)] * mask / SCALE
+
+
+PLAIN = {ndi: plain_ndi, fansi: plain_fansi, medi: plain_medi}
 
 
 def test_a_field_is_known_up_to_turns_of_the_echo_spacing():
@@ -233,7 +265,8 @@ def test_they_refuse(kernel, change, message):
 
 
 @pytest.mark.parametrize(
-    ("kernel", "parameters"), [(ndi, {"step": 0.0}), (ndi, {"tolerance": -1.0}), (fansi, {"field_rho": 0.0})]
+    ("kernel", "parameters"),
+    [(ndi, {"step": 0.0}), (ndi, {"tolerance": -1.0}), (fansi, {"field_rho": 0.0}), (medi, {"edge_fraction": 1.0})],
 )
 def test_they_refuse_parameters(kernel, parameters):
     with pytest.raises(ValueError, match=next(iter(parameters))):
