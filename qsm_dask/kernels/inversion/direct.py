@@ -85,8 +85,8 @@ def tsvd(
     voxel_size : spacing [mm].
     b0_dir : unit vector of B0 in array axes.
     threshold : smallest magnitude of the kernel that is divided by; below 1/3. The low end of the values in use for
-        `tkd`, as what is below is lost and not only damped: on a head at SNR 100 the error grows from 36 to 46 %
-        between 0.05 and 0.1 (NRMSE), where `tkd` is at its best.
+        `tkd`, as what is below is lost and not only damped: on one head at SNR 100 the error grows from 36 to 46 %
+        between 0.05 and 0.1 (NRMSE).
 
     Returns
     -------
