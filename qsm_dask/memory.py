@@ -77,10 +77,19 @@ def spanning_tree(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
 # Memory that is freed in pieces too small for the next volume adds about a tenth to what these hold at once.
 
 division = volumes(padded=3.6)
-"""`inversion.tkd` holds a spectrum, the kernel's half and the map on the padded grid, and its crop: 3.2 volumes."""
+"""`inversion.tkd`, `tsvd` and `tikhonov` hold a spectrum, half a kernel, the map (all padded) and its crop: 3.2."""
 
 total_variation = volumes(padded=9.0)
 """`inversion.tv` and `inversion.rts` hold three duals, two maps, two spectra and the kernel's half: 7.5 volumes."""
+
+split_field = volumes(3.2, padded=8.6)
+"""`inversion.fansi` holds what `tv` does, with phase, weights and the field's dual in place of the data's spectrum."""
+
+morphology = volumes(2.2, padded=15.6)
+"""`inversion.medi` holds three weights of slopes, six spectra of conjugate gradients, three volumes, phase, weights."""
+
+descent = volumes(2.2, padded=3.8)
+"""`inversion.ndi` holds phase, weights, the map, a volume, a spectrum and half a kernel."""
 
 whole_brain_reference = volumes(1.1)
 region_reference = volumes(1.4)

@@ -19,23 +19,29 @@ from qsm_dask.kernels.background.lbv import lbv
 from qsm_dask.kernels.background.pdf import pdf
 from qsm_dask.kernels.background.smv import sharp, vsharp
 from qsm_dask.kernels.bipolar import bipolar
-from qsm_dask.kernels.inversion.direct import tkd
+from qsm_dask.kernels.inversion.direct import tikhonov, tkd, tsvd
+from qsm_dask.kernels.inversion.fansi import fansi
+from qsm_dask.kernels.inversion.medi import medi
+from qsm_dask.kernels.inversion.ndi import ndi
 from qsm_dask.kernels.inversion.rts import rts
 from qsm_dask.kernels.inversion.tv import tv
 from qsm_dask.kernels.unwrap.laplacian import laplacian
 from qsm_dask.kernels.unwrap.romeo import romeo
 from qsm_dask.memory import (
     boundary_value,
+    descent,
     division,
     fitted_sphere,
     largest_sphere,
     magnitude_mask,
     mask_erosion,
+    morphology,
     offset_removal,
     outer_dipoles,
     readout_removal,
     region_reference,
     spanning_tree,
+    split_field,
     total_variation,
     volumes,
     whole_brain_reference,
@@ -150,8 +156,13 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
         "background.ismv": Stage(ismv, ("local_field", "mask"), fitted_sphere, "10.1002/mrm.24998"),
         "background.vsharp": Stage(vsharp, ("local_field", "mask"), largest_sphere, "10.1002/mrm.23000"),
         "inversion.tkd": Stage(tkd, ("chi",), division, "10.1002/mrm.22135"),
+        "inversion.tsvd": Stage(tsvd, ("chi",), division, "10.1002/mrm.22334"),
+        "inversion.tikhonov": Stage(tikhonov, ("chi",), division, "10.1002/mrm.25029"),
         "inversion.tv": Stage(tv, ("chi",), total_variation, "10.1002/mrm.25029"),
         "inversion.rts": Stage(rts, ("chi",), total_variation, "10.1016/j.neuroimage.2017.11.018"),
+        "inversion.fansi": Stage(fansi, ("chi",), split_field, "10.1002/mrm.27073"),
+        "inversion.medi": Stage(medi, ("chi",), morphology, "10.1016/j.neuroimage.2011.08.082"),
+        "inversion.ndi": Stage(ndi, ("chi",), descent, "10.1002/nbm.4271"),
         "reference.whole_brain": Stage(
             reference.whole_brain, ("chi", "chi_reference"), whole_brain_reference, "10.1002/mrm.30006"
         ),

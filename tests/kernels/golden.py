@@ -45,6 +45,13 @@ def inversion(stage):
     return of_fields(stage, local.astype(np.float32), mask, VOXEL_SIZE, OBLIQUE)
 
 
+def nonlinear(stage):
+    _, local, mask = head(SHAPE, VOXEL_SIZE, OBLIQUE, noise=0.0005)
+    x, y, _ = positions(SHAPE, (0.02, 0.02, 0.02))
+    magnitude = (np.array([4, 3])[:, None, None, None] * (2 + x - y + (local > 0.005))).astype(np.float32)
+    return of_fields(stage, local.astype(np.float32), mask, VOXEL_SIZE, OBLIQUE, 3.0, (0.01, 0.02), magnitude)
+
+
 def whole_brain(stage):
     chi, _, mask = head(SHAPE, VOXEL_SIZE)
     return of_fields(stage, chi.astype(np.float32), mask)
@@ -107,8 +114,13 @@ CASES = {
         [f"background.{name}" for name in ("lbv", "pdf", "sharp", "resharp", "ismv", "vsharp")], background
     ),
     "inversion.tkd": inversion,
+    "inversion.tsvd": inversion,
+    "inversion.tikhonov": inversion,
     "inversion.rts": inversion,
     "inversion.tv": inversion,
+    "inversion.fansi": nonlinear,
+    "inversion.medi": nonlinear,
+    "inversion.ndi": nonlinear,
     "reference.whole_brain": whole_brain,
     "reference.region": region,
 }

@@ -20,7 +20,8 @@ stage = STAGES[name]
 
 def arrays(shape):
     field = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
-    return dict(total_field=field, local_field=field, chi=field, field_noise=1 + field**2, mask=np.ones(shape, bool),
+    return dict(total_field=field, local_field=field, chi=field, mask=np.ones(shape, bool),
+        magnitude=np.abs(field)[None] + 1, field_noise=np.abs(field) + 1, b0=3.0, te=(0.02,),
         dseg=np.ones(shape, np.int32), voxel_size=np.ones(3), b0_dir=np.array([0, 0.6, 0.8]))
 
 def run(shape):
@@ -58,8 +59,13 @@ print(run(shape))
         ("background.vsharp", {}),
         ("background.vsharp", {"radius_mm": 40.0, "radius_step_mm": 10.0}),
         ("inversion.tkd", {}),
+        ("inversion.tsvd", {}),
+        ("inversion.tikhonov", {}),
         ("inversion.rts", {}),
         ("inversion.tv", {"max_iterations": 9}),
+        ("inversion.fansi", {"max_iterations": 5}),
+        ("inversion.medi", {"max_iterations": 2, "cg_iterations": 2}),
+        ("inversion.ndi", {"max_iterations": 3}),
         ("reference.whole_brain", {}),
         ("reference.region", {"labels": [1]}),
     ],
@@ -72,8 +78,13 @@ print(run(shape))
         "vsharp",
         "vsharp-wide",
         "tkd",
+        "tsvd",
+        "tikhonov",
         "rts",
         "tv",
+        "fansi",
+        "medi",
+        "ndi",
         "whole_brain",
         "region",
     ],

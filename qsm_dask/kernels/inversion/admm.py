@@ -72,14 +72,14 @@ def gradient_rms(spectrum: Spectrum, shape: Shape, voxel_size: Vector) -> float:
 
 
 def minimise(
-    start: Volume, data: KnownField, update: Update, voxel_size: Vector, schedule: Schedule
+    start: Volume, data: KnownField | None, update: Update, voxel_size: Vector, schedule: Schedule
 ) -> tuple[Volume, Solved]:
     """Run ADMM from `start`, a padded volume that is overwritten.
 
     Parameters
     ----------
     start : first x.
-    data : extended by x after every second of the first iterations.
+    data : extended by x after every second of the first iterations; none where the data know their mask.
     update : makes the spectrum of the next x.
     voxel_size : spacing [mm].
     schedule : how to run.
@@ -107,7 +107,7 @@ def minimise(
         converged = bool(done) and change <= schedule.tolerance and not stalled
         if converged or done == schedule.iterations:
             return x, Solved(done, change, converged)
-        if done and done % EVERY == 0 and done <= EVERY * schedule.extensions:
+        if data and done and done % EVERY == 0 and done <= EVERY * schedule.extensions:
             data.extend(x)
         spectrum = fourier.forward(previous)
         previous = x  # lets go of one volume before the inverse takes one

@@ -1,13 +1,22 @@
 """Dipole inversion by one division in k-space."""
 
+from collections.abc import Callable
+from typing import Literal, get_args
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qsm_dask.kernels import fourier
 from qsm_dask.kernels.dipole import dipole_spectrum
-from qsm_dask.kernels.doors import check_direction, check_mask, check_volume, check_voxel_size
-from qsm_dask.kernels.fourier import Floats, Spectrum, Volume
+from qsm_dask.kernels.doors import check_direction, check_mask, check_positive, check_volume, check_voxel_size
+from qsm_dask.kernels.fourier import Floats, Shape, Spectrum, Volume
+from qsm_dask.kernels.inversion.admm import symbols
 from qsm_dask.kernels.jit import compiled
+
+Regulariser = Literal["identity", "gradient", "laplacian"]
+
+Division = Callable[[Spectrum, Volume, Shape], float]
+"""Divides a half spectrum by the dipole kernel in place; returns the centre of the point spread function."""
 
 
 def tkd(
@@ -46,13 +55,128 @@ def tkd(
     ----------
     Shmueli 2009, doi:10.1002/mrm.22135; Schweser 2013, doi:10.1002/mrm.24405
     """
-    inside, size, direction = check_mask(mask), check_voxel_size(voxel_size), check_direction(b0_dir)
-    field = check_volume("local_field", local_field, inside)
+    _check_threshold(threshold)
+
+    def division(spectrum: Spectrum, dipole: Volume, shape: Shape) -> float:
+        return divide(spectrum, dipole, np.float32(threshold), shape[2] % 2 == 0)
+
+    return _invert(local_field, mask, voxel_size, b0_dir, division)
+
+
+def tsvd(
+    local_field: NDArray[np.float32],
+    mask: NDArray[np.bool_],
+    voxel_size: ArrayLike,
+    b0_dir: ArrayLike,
+    /,
+    *,
+    threshold: float = 0.06,
+) -> Volume:
+    """Susceptibility by truncated k-space division, its underestimation corrected.
+
+    Divides the field by the dipole kernel and leaves out the coefficients where the kernel is below the threshold: the
+    kernel is diagonal in k-space, so this is its truncated singular value decomposition. Less noise than `tkd` at the
+    same threshold, more streaks. The share of k-space that is left out is given back by one factor. Two transforms.
+
+    Parameters
+    ----------
+    local_field : relative field of the sources inside the mask (x, y, z) [ppm].
+    mask : voxels where it is known.
+    voxel_size : spacing [mm].
+    b0_dir : unit vector of B0 in array axes.
+    threshold : smallest magnitude of the kernel that is divided by; below 1/3. The low end of the values in use for
+        `tkd`, as what is below is lost and not only damped: on one head at SNR 100 the error grows from 36 to 46 %
+        between 0.05 and 0.1 (NRMSE).
+
+    Returns
+    -------
+    chi : (x, y, z) [ppm], zero outside the mask; its mean is arbitrary.
+
+    Raises
+    ------
+    ValueError : inputs do not fit one another or are not finite inside the mask.
+
+    References
+    ----------
+    Wharton 2010, doi:10.1002/mrm.22334; Schweser 2013, doi:10.1002/mrm.24405
+    """
+    _check_threshold(threshold)
+
+    def division(spectrum: Spectrum, dipole: Volume, shape: Shape) -> float:
+        return _truncate(spectrum, dipole, np.float32(threshold), shape[2] % 2 == 0)
+
+    return _invert(local_field, mask, voxel_size, b0_dir, division)
+
+
+def tikhonov(
+    local_field: NDArray[np.float32],
+    mask: NDArray[np.bool_],
+    voxel_size: ArrayLike,
+    b0_dir: ArrayLike,
+    /,
+    *,
+    regulariser: Regulariser = "gradient",
+    weight: float = 0.01,
+) -> Volume:
+    """Susceptibility as the least-squares map whose size, slope or curvature is penalised.
+
+    Minimises |D chi - field|^2 + weight * |R chi|^2 in closed form, with R the identity, forward differences [1/mm] or
+    their Laplacian [1/mm^2] on the periodic padded grid. Two transforms. The map is a smooth one: the penalty takes
+    contrast from it where the kernel is small, so that iron comes out lower than by `tkd`.
+
+    Parameters
+    ----------
+    local_field : relative field of the sources inside the mask (x, y, z) [ppm].
+    mask : voxels where it is known.
+    voxel_size : spacing [mm].
+    b0_dir : unit vector of B0 in array axes.
+    regulariser : `identity`, `gradient` or `laplacian`. The gradient spares the largest structures, where the
+        field has no noise, and is the choice of Bilgic 2014.
+    weight : of the penalty [1, mm^2 or mm^4]: with 0.01, waves of 2 pi mm are halved where the kernel is 0.1, whatever
+        the regulariser. The published values lie between 1e-3 and 0.1.
+
+    Returns
+    -------
+    chi : (x, y, z) [ppm], zero outside the mask; its mean is arbitrary.
+
+    Raises
+    ------
+    ValueError : inputs do not fit one another or are not finite inside the mask, or the regulariser is unknown.
+
+    References
+    ----------
+    Kressler 2010, doi:10.1109/TMI.2009.2023787; Bilgic 2014, doi:10.1002/mrm.25029
+    """
+    check_positive(weight=weight)
+    orders = dict(zip(get_args(Regulariser), range(3), strict=True))
+    if regulariser not in orders:
+        raise ValueError(f"regulariser is {regulariser!r}: it must be one of {', '.join(orders)}")
+    size = check_voxel_size(voxel_size)
+
+    def division(spectrum: Spectrum, dipole: Volume, shape: Shape) -> float:
+        _regularise(spectrum, dipole, *symbols(shape, size), np.float32(weight), orders[regulariser])
+        return 1.0
+
+    return _invert(local_field, mask, size, b0_dir, division)
+
+
+def _check_threshold(threshold: float) -> None:
     if not 0 < threshold < 1 / 3:
         raise ValueError(f"threshold is {threshold}: it must lie between 0 and 1/3")
+
+
+def _invert(
+    local_field: NDArray[np.float32],
+    mask: NDArray[np.bool_],
+    voxel_size: ArrayLike,
+    b0_dir: ArrayLike,
+    division: Division,
+) -> Volume:
+    inside, size, direction = check_mask(mask), check_voxel_size(voxel_size), check_direction(b0_dir)
+    field = check_volume("local_field", local_field, inside)
     shape = fourier.padded_shape(inside.shape, size, fourier.MARGIN_MM)
     spectrum = fourier.forward(fourier.pad(field, inside, shape))
-    centre = divide(spectrum, dipole_spectrum(shape, size, direction), np.float32(threshold), shape[2] % 2 == 0)
+    centre = division(spectrum, dipole_spectrum(shape, size, direction), shape)
     chi = fourier.crop(fourier.inverse(spectrum, shape), inside)
     chi /= np.float32(centre)
     return chi
@@ -96,3 +220,41 @@ def _divide(spectrum: Spectrum, dipole: Volume, threshold: np.float32, even: boo
                 twice += product[m]
             total += 2 * twice + product[0] + (product[nz - 1] if even else 2 * product[nz - 1])
         sums[i] = total
+
+
+def _truncate(spectrum: Spectrum, dipole: Volume, threshold: np.float32, even: bool) -> float:
+    """Divide where the kernel reaches the threshold, in place; the share of the full spectrum that is kept."""
+    kept = np.zeros(spectrum.shape[0])
+    _divide_or_drop(spectrum, dipole, threshold, even, kept)
+    x, y, z = spectrum.shape
+    share: float = kept.sum() / (x * y * (2 * z - 1 - even))
+    return share
+
+
+@compiled
+def _divide_or_drop(spectrum: Spectrum, dipole: Volume, threshold: np.float32, even: bool, kept: Floats) -> None:
+    nx, ny, nz = spectrum.shape
+    for i in range(nx):
+        for j in range(ny):
+            for m in range(nz):
+                d = dipole[i, j, m]
+                if abs(d) < threshold:
+                    spectrum[i, j, m] = 0
+                else:
+                    spectrum[i, j, m] *= np.float32(1.0) / d
+                    kept[i] += 1.0 if m == 0 or (even and m == nz - 1) else 2.0
+
+
+@compiled
+def _regularise(
+    spectrum: Spectrum, dipole: Volume, lx: Volume, ly: Volume, lz: Volume, weight: np.float32, order: int
+) -> None:
+    nx, ny, nz = spectrum.shape
+    for i in range(nx):
+        for j in range(ny):
+            lxy = lx[i] + ly[j]
+            for m in range(nz):
+                d, symbol = dipole[i, j, m], lxy + lz[m]
+                penalty = weight if order == 0 else (weight * symbol if order == 1 else weight * symbol * symbol)
+                spectrum[i, j, m] *= d / (d * d + penalty)
+    spectrum[0, 0, 0] = 0

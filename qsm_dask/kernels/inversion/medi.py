@@ -1,0 +1,260 @@
+"""Morphology enabled dipole inversion."""
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from qsm_dask.kernels import fourier, series
+from qsm_dask.kernels.dipole import dipole_spectrum
+from qsm_dask.kernels.doors import Mask, Vector, check_direction, check_positive, check_voxel_size
+from qsm_dask.kernels.fourier import Floats, Shape, Spectrum, Volume
+from qsm_dask.kernels.inversion.admm import symbols
+from qsm_dask.kernels.inversion.wrapped import WrappedField, mismatch, wrapped_field
+from qsm_dask.kernels.jit import compiled
+from qsm_dask.kernels.solved import Solved
+
+_FLAT = 1e-6
+"""Added to the squared slopes [rad^2/mm^2] under the root, so that the absolute value can be differentiated."""
+
+Edges = NDArray[np.uint8]
+
+
+def medi(
+    local_field: NDArray[np.float32],
+    mask: NDArray[np.bool_],
+    voxel_size: ArrayLike,
+    b0_dir: ArrayLike,
+    b0: ArrayLike,
+    te: ArrayLike,
+    magnitude: NDArray[np.float32] | None = None,
+    field_noise: NDArray[np.float32] | None = None,
+    /,
+    *,
+    fidelity: float = 1000.0,
+    edge_fraction: float = 0.3,
+    cg_tolerance: float = 0.01,
+    cg_iterations: int = 100,
+    tolerance: float = 0.1,
+    max_iterations: int = 10,
+) -> tuple[Volume, Solved]:
+    """Susceptibility whose edges are those of the magnitude image.
+
+    Minimises  fidelity * |W [exp(i D chi) - exp(i phase)]|^2 + |M grad chi|_1  with the field as a phase (see
+    `wrapped`), chi in radians and slopes in rad/mm. M leaves out the strongest edges of the magnitude and the
+    surface of the mask. Gauss-Newton; each step by conjugate gradients, of four transforms an iteration, as chi is
+    kept in k-space.
+    It gains from edges of the magnitude that are those of chi, and phantoms share all of them.
+
+    Parameters
+    ----------
+    local_field : relative field of the sources inside the mask (x, y, z) [ppm].
+    mask : voxels where it is known.
+    voxel_size : spacing [mm].
+    b0_dir : unit vector of B0 in array axes.
+    b0 : field strength [T].
+    te : echo times [s].
+    magnitude : of each echo, for the edges and the weights W; without it only the mask's surface is an edge.
+    field_noise : standard deviation of the field [ppm], for the weights in place of the magnitude.
+    fidelity : weight of the data [1/(rad mm)]; 1000 as Liu 2012, with the phase of one echo spacing.
+    edge_fraction : share of the slopes inside the mask that count as edges; 0.3 as Liu 2012.
+    cg_tolerance : residual of a step's equations relative to their right-hand side; 0.01.
+    cg_iterations : most of each step; 100.
+    tolerance : relative change of chi at which it has converged; 0.1.
+    max_iterations : most Gauss-Newton steps; 10.
+
+    Returns
+    -------
+    chi : (x, y, z) [ppm], zero outside the mask; its mean is arbitrary.
+    Solved : Gauss-Newton steps, relative change and whether it converged.
+
+    Raises
+    ------
+    ValueError : inputs do not fit one another or are not finite inside the mask.
+
+    References
+    ----------
+    Liu 2012, doi:10.1016/j.neuroimage.2011.08.082; Liu 2013, doi:10.1002/mrm.24272
+    """
+    inside, size, direction = series.inside(mask), check_voxel_size(voxel_size), check_direction(b0_dir)
+    check_positive(fidelity=fidelity, cg_tolerance=cg_tolerance, cg_iterations=cg_iterations)
+    check_positive(tolerance=tolerance, max_iterations=max_iterations)
+    if not 0 <= edge_fraction < 1:
+        raise ValueError(f"edge_fraction is {edge_fraction}: it must be at least 0 and below 1")
+    data = wrapped_field(local_field, inside, b0, te, magnitude, field_noise)
+    shape = fourier.padded_shape(inside.shape, size, fourier.MARGIN_MM)
+    image = None
+    if magnitude is not None:
+        image = np.linalg.norm(series.echoes("magnitude", magnitude, series.echo_times(te), inside), axis=0)
+    edges = _edges(image, inside, shape, size, edge_fraction)
+    del image
+    step = _Step(data, edges, size, dipole_spectrum(shape, size, direction), fidelity)
+    chi = np.zeros(fourier.half_shape(shape), np.complex64)
+    change, done = math.inf, 0
+    while done < max_iterations and change > tolerance:
+        change_of_chi = step.solve(chi, cg_tolerance, cg_iterations)
+        chi += change_of_chi
+        norm = math.sqrt(step.dot(chi, chi))
+        change = math.sqrt(step.dot(change_of_chi, change_of_chi)) / norm if norm else 0.0
+        done += 1
+    result = fourier.crop(fourier.inverse(chi, shape), inside)
+    result /= np.float32(data.scale)
+    return result, Solved(done, change, change <= tolerance)
+
+
+class _Step:
+    """The linear equations of one Gauss-Newton step, in k-space."""
+
+    def __init__(self, data: WrappedField, edges: Edges, size: Vector, dipole: Volume, fidelity: float) -> None:
+        x, y, z = edges.shape
+        self._data, self._edges, self._dipole, self._shape = data, edges, dipole, (x, y, z)
+        shape = self._shape
+        self._factor = np.float32(2 * fidelity)
+        self._per_mm = (1 / np.array(size)).astype(np.float32)
+        self._symbols = symbols(shape, size)
+        self._sums = np.zeros(shape[0])
+
+    def dot(self, a: Spectrum, b: Spectrum) -> float:
+        """The scalar product over the full spectrum."""
+        _dot(a, b, self._shape[2] % 2 == 0, self._sums)
+        return float(self._sums.sum())
+
+    def solve(self, chi: Spectrum, tolerance: float, iterations: int) -> Spectrum:
+        """The change of chi."""
+        slopes = np.empty((3, *self._shape), np.float32)
+        volume = fourier.inverse(chi.copy(), self._shape)
+        mean = _reweigh(volume, self._edges, self._data.weight, self._per_mm, np.float32(_FLAT), slopes)
+        del volume
+        residual = self._apply(chi, slopes, linear=False)
+        np.negative(residual, out=residual)
+        scaled = self._precondition(residual, mean)
+        direction, change = scaled.copy(), np.zeros_like(chi)
+        rho, first = self.dot(residual, scaled), self.dot(residual, residual)
+        for _ in range(iterations):
+            if not first or self.dot(residual, residual) <= tolerance**2 * first:
+                break
+            image = self._apply(direction, slopes, linear=True)
+            length = np.float32(rho / self.dot(direction, image))
+            change += length * direction
+            residual -= length * image
+            scaled = self._precondition(residual, mean)
+            before, rho = rho, self.dot(residual, scaled)
+            direction *= np.float32(rho / before)
+            direction += scaled
+        return change
+
+    def _apply(self, x: Spectrum, slopes: Volume, *, linear: bool) -> Spectrum:
+        field = fourier.inverse(x * self._dipole, self._shape)
+        if linear:
+            _weigh(field, self._data.weight, self._factor)
+        else:
+            mismatch(field, self._data.phase, self._data.weight, self._factor, self._sums)
+        image = fourier.forward(field)
+        image *= self._dipole
+        _curvature(fourier.inverse(x.copy(), self._shape), slopes, self._per_mm, field)
+        image += fourier.forward(field)
+        image[0, 0, 0] = 0
+        return image
+
+    def _precondition(self, x: Spectrum, mean: float) -> Spectrum:
+        lx, ly, lz = self._symbols
+        symbol = lx[:, None, None] + ly[:, None] + lz
+        symbol *= np.float32(mean)
+        symbol += self._factor * self._dipole**2
+        symbol[0, 0, 0] = 1
+        scaled: Spectrum = x / symbol
+        return scaled
+
+
+def _edges(image: Volume | None, mask: Mask, shape: Shape, size: Vector, fraction: float) -> Edges:
+    """One bit an axis: whether the difference to the next voxel is an edge."""
+    edges, inside = np.zeros(shape, np.uint8), np.zeros(shape, np.bool_)
+    x, y, z = mask.shape
+    inside[:x, :y, :z] = mask
+    image = None if image is None else fourier.pad(image, mask, shape)
+    pairs, slopes = [], []
+    for axis in range(3):
+        ahead = np.roll(inside, -1, axis)
+        edges |= (inside != ahead).astype(np.uint8) << axis
+        pairs.append(inside & ahead)
+        if image is not None:
+            slopes.append(np.abs(np.roll(image, -1, axis) - image) / np.float32(size[axis]))
+    if slopes and fraction:
+        found = np.concatenate([slope[pair] for slope, pair in zip(slopes, pairs, strict=True)])
+        limit = float(np.quantile(found, 1 - fraction)) if found.size else 0.0
+        for axis, (slope, pair) in enumerate(zip(slopes, pairs, strict=True)):
+            edges |= (pair & (slope > limit)).astype(np.uint8) << axis
+    return edges
+
+
+@compiled
+def _reweigh(x: Volume, edges: Edges, data: Volume, per_mm: Volume, flat: np.float32, slopes: Volume) -> float:
+    """The weight of each squared slope; returns their mean where there are data."""
+    nx, ny, nz = x.shape
+    ax, ay, az = data.shape
+    total, count = 0.0, 1
+    for i in range(nx):
+        for j in range(ny):
+            for m in range(nz):
+                here = x[i, j, m]
+                within = i < ax and j < ay and m < az and data[i, j, m] > 0
+                bits = edges[i, j, m]
+                for axis in range(3):
+                    if axis == 0:
+                        other = x[(i + 1) % nx, j, m]
+                    elif axis == 1:
+                        other = x[i, (j + 1) % ny, m]
+                    else:
+                        other = x[i, j, (m + 1) % nz]
+                    slope = (other - here) * per_mm[axis]
+                    weight = np.float32(0.0) if (bits >> axis) & 1 else np.float32(1.0) / np.sqrt(slope * slope + flat)
+                    slopes[axis, i, j, m] = weight
+                    if within:
+                        total += float(weight)
+                        count += 1
+    mean: float = total / count
+    return mean
+
+
+@compiled
+def _curvature(x: Volume, slopes: Volume, per_mm: Volume, out: Volume) -> None:
+    """The adjoint gradient of the weighted gradient of x."""
+    nx, ny, nz = x.shape
+    px, py, pz = per_mm[0] * per_mm[0], per_mm[1] * per_mm[1], per_mm[2] * per_mm[2]
+    for i in range(nx):
+        ia, ib = (i + 1) % nx, (i - 1) % nx
+        for j in range(ny):
+            ja, jb = (j + 1) % ny, (j - 1) % ny
+            for m in range(nz):
+                ma, mb = (m + 1 if m + 1 < nz else 0), (m - 1 if m else nz - 1)
+                here = x[i, j, m]
+                out[i, j, m] = (
+                    px * (slopes[0, i, j, m] * (here - x[ia, j, m]) + slopes[0, ib, j, m] * (here - x[ib, j, m]))
+                    + py * (slopes[1, i, j, m] * (here - x[i, ja, m]) + slopes[1, i, jb, m] * (here - x[i, jb, m]))
+                    + pz * (slopes[2, i, j, m] * (here - x[i, j, ma]) + slopes[2, i, j, mb] * (here - x[i, j, mb]))
+                )
+
+
+@compiled
+def _weigh(field: Volume, weight: Volume, factor: np.float32) -> None:
+    nx, ny, nz = weight.shape
+    field[nx:] = 0
+    field[:, ny:] = 0
+    field[:, :, nz:] = 0
+    for i in range(nx):
+        for j in range(ny):
+            for m in range(nz):
+                field[i, j, m] *= factor * weight[i, j, m]
+
+
+@compiled
+def _dot(a: Spectrum, b: Spectrum, even: bool, sums: Floats) -> None:
+    nx, ny, nz = a.shape
+    for i in range(nx):
+        total = 0.0
+        for j in range(ny):
+            for m in range(nz):
+                p, q = a[i, j, m], b[i, j, m]
+                product = np.float64(p.real) * q.real + np.float64(p.imag) * q.imag
+                total += product if m == 0 or (even and m == nz - 1) else 2 * product
+        sums[i] = total

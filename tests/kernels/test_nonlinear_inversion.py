@@ -1,0 +1,273 @@
+"""Inversions of the wrapped field: whole turns, weights, plain float64 versions, and what they refuse."""
+
+import numpy as np
+import pytest
+from scipy.sparse.linalg import LinearOperator, cg
+
+from qsm_dask.kernels import fourier
+from qsm_dask.kernels.inversion.fansi import fansi
+from qsm_dask.kernels.inversion.medi import medi
+from qsm_dask.kernels.inversion.ndi import ndi
+from qsm_dask.kernels.inversion.wrapped import effective_te, mismatch, wrapped_field
+from qsm_dask.units import radians_per_ppm
+from tests.kernels.analytic import AXIAL, OBLIQUE, convolve, embed, full_dipole, head, relative_error
+
+B0, TE = 3.0, (0.01, 0.02, 0.03)
+SCALE = radians_per_ppm(B0, 0.01)
+CASES = [
+    ((24, 26, 20), (2.5, 2.5, 2.5), AXIAL),
+    ((23, 26, 15), (2.4, 2.0, 3.5), OBLIQUE),
+]
+METHODS = [ndi, fansi, medi]
+QUICK = {kernel: {"max_iterations": 12, "tolerance": 1e-9} for kernel in (ndi, fansi)} | {
+    medi: {"max_iterations": 2, "tolerance": 1e-9, "cg_tolerance": 1e-5, "cg_iterations": 400}
+}
+
+
+def gradient(x, voxel_size):
+    return np.stack([(np.roll(x, -1, a) - x) / v for a, v in enumerate(voxel_size)])
+
+
+def adjoint(g, voxel_size):
+    return sum((np.roll(g[a], 1, a) - g[a]) / v for a, v in enumerate(voxel_size))
+
+
+def images(mask, seed=3):
+    """Three echoes with a bright side and some noise."""
+    rng = np.random.default_rng(seed)
+    bright = 1 + np.linspace(0, 1, mask.shape[0])[:, None, None] + 0.1 * rng.random(mask.shape)
+    return (np.array([3, 2, 1])[:, None, None, None] * bright).astype(np.float32)
+
+
+def squared_weights(magnitude, mask):
+    weight = np.tensordot(np.square(TE), np.square(magnitude, dtype=np.float64), 1) * mask
+    return np.minimum(weight / np.median(weight[mask]), 2)
+
+
+def plain_ndi(field, mask, voxel_size, b0_dir, magnitude):
+    shape = fourier.padded_shape(mask.shape, voxel_size, fourier.MARGIN_MM)
+    kernel = full_dipole(shape, voxel_size, b0_dir)
+    inside, phase = embed(mask, shape), embed(field, shape) * SCALE
+    weight = embed(squared_weights(magnitude, mask), shape)
+    x = np.zeros(shape)
+    for _ in range(12):
+        slope = convolve(weight * np.sin(convolve(x, kernel) - phase), kernel) + 1e-5 * x
+        x = (x - 2 * slope) * inside
+    return x[tuple(slice(n) for n in mask.shape)] / SCALE
+
+
+def plain_fansi(field, mask, voxel_size, b0_dir, magnitude):
+    shape = fourier.padded_shape(mask.shape, voxel_size, fourier.MARGIN_MM)
+    kernel = full_dipole(shape, voxel_size, b0_dir)
+    phase = embed(field, shape) * SCALE
+    weight = embed(squared_weights(magnitude, mask), shape)
+    limit, rho = 1e-4 * SCALE, 1e-2 * np.prod(voxel_size) ** (1 / 3)
+    delta = np.zeros(shape)
+    delta[0, 0, 0] = 1
+    symbol = kernel**2 + rho * np.fft.fftn(adjoint(gradient(delta, voxel_size), voxel_size)).real
+    symbol[0, 0, 0] = np.inf
+    x, u, dual, wanted = np.zeros(shape), np.zeros((3, *shape)), np.zeros(shape), np.zeros(shape)
+    for _ in range(12):
+        # The split field minimises W^2 [1 - cos(y - phase)] + |y - wanted|^2 / 2; by bisection, as its slope ascends.
+        low, high = np.minimum(wanted, phase), np.maximum(wanted, phase)
+        for _ in range(50):
+            middle = (low + high) / 2
+            rises = weight * np.sin(middle - phase) + middle - wanted > 0
+            low, high = np.where(rises, low, middle), np.where(rises, middle, high)
+        split = np.where(weight > 0, (low + high) / 2, wanted)
+        dual = wanted - split
+        total = gradient(x, voxel_size) + u
+        z = total * np.maximum(0, 1 - limit / rho / np.maximum(np.sqrt((total**2).sum(axis=0)), 1e-30))
+        u = total - z
+        right = kernel * np.fft.fftn(split - dual) + rho * np.fft.fftn(adjoint(z - u, voxel_size))
+        x = np.fft.ifftn(right / symbol).real
+        wanted = convolve(x, kernel) + dual
+    return x[tuple(slice(n) for n in mask.shape)] * mask / SCALE
+
+
+def plain_medi(field, mask, voxel_size, b0_dir, magnitude):
+    shape = fourier.padded_shape(mask.shape, voxel_size, fourier.MARGIN_MM)
+    kernel = full_dipole(shape, voxel_size, b0_dir)
+    phase, inside = embed(field, shape) * SCALE, embed(mask, shape).astype(bool)
+    weight = embed(squared_weights(magnitude, mask), shape)
+    image = embed(np.linalg.norm(magnitude, axis=0), shape)
+    pairs = np.stack([inside & np.roll(inside, -1, a) for a in range(3)])
+    slopes = np.abs(gradient(image, voxel_size))
+    edges = pairs & (slopes > np.quantile(slopes[pairs], 0.7))
+    edges |= np.stack([inside != np.roll(inside, -1, a) for a in range(3)])
+    x = np.zeros(shape)
+    for _ in range(2):
+        keep = ~edges / np.sqrt(gradient(x, voxel_size) ** 2 + 1e-6)
+
+        def flatten(v, keep=keep):
+            return adjoint(keep * gradient(v, voxel_size), voxel_size)
+
+        def normal(v, flatten=flatten):
+            v = v.reshape(shape) - v.mean()
+            image = 2000 * convolve(weight * convolve(v, kernel), kernel) + flatten(v)
+            return (image - image.mean()).ravel()
+
+        right = -2000 * convolve(weight * np.sin(convolve(x, kernel) - phase), kernel) - flatten(x)
+        operator = LinearOperator((x.size, x.size), matvec=normal, dtype=np.float64)
+        x = x + cg(operator, right.ravel() - right.mean(), rtol=1e-7, maxiter=5000)[0].reshape(shape)
+    return x[tuple(slice(n) for n in mask.shape)] * mask / SCALE
+
+
+PLAIN = {ndi: plain_ndi, fansi: plain_fansi, medi: plain_medi}
+
+
+def test_a_field_is_known_up_to_turns_of_the_echo_spacing():
+    assert effective_te(TE) == pytest.approx(0.01)
+    assert effective_te(0.02) == 0.02
+    rng = np.random.default_rng(0)
+    mask = np.ones((5, 6, 7), bool)
+    field = rng.uniform(-3, 3, mask.shape).astype(np.float32)
+    data = wrapped_field(field, mask, B0, TE, None, None)
+    np.testing.assert_allclose(np.exp(1j * data.phase), np.exp(1j * field * SCALE), atol=1e-5)
+    assert np.abs(data.phase).max() <= np.pi * 1.0001
+    assert data.scale == pytest.approx(SCALE)
+    assert (data.weight == 1).all()
+
+
+def test_weights_are_inverse_variances_about_their_median():
+    mask = np.ones((5, 6, 7), bool)
+    mask[0] = False
+    magnitude = images(mask)
+    magnitude[:, 0] = np.nan
+    by_magnitude = wrapped_field(np.zeros(mask.shape), mask, B0, TE, magnitude, None).weight
+    np.testing.assert_allclose(by_magnitude, squared_weights(np.nan_to_num(magnitude), mask), rtol=1e-5)
+    noise = np.linspace(1, 4, mask.size).reshape(mask.shape)
+    by_noise = wrapped_field(np.zeros(mask.shape), mask, B0, TE, magnitude, noise).weight
+    squared = mask / noise**2
+    np.testing.assert_allclose(by_noise, np.minimum(squared / np.median(squared[mask]), 2), rtol=1e-5)
+
+
+def test_mismatch_is_the_slope_of_its_cost():
+    rng = np.random.default_rng(1)
+    phase, weight, field = rng.standard_normal((3, 4, 5, 6))
+    weight = np.abs(weight)
+    padded = embed(field, (6, 5, 8)).astype(np.float32)
+    padded[4:] = 7
+    cost = np.zeros(6)
+    mismatch(padded, phase.astype(np.float32), weight.astype(np.float32), np.float32(3), cost)
+    np.testing.assert_allclose(padded, embed(3 * weight * np.sin(field - phase), (6, 5, 8)), atol=1e-5)
+    assert cost[:4].sum() == pytest.approx((weight * (1 - np.cos(field - phase))).sum(), rel=1e-5)
+
+
+@pytest.mark.parametrize("kernel", METHODS)
+@pytest.mark.parametrize(("shape", "voxel_size", "b0_dir"), CASES, ids=["even", "odd"])
+def test_float32_equals_plain_float64(kernel, shape, voxel_size, b0_dir):
+    _, field, mask = head(shape, voxel_size, b0_dir, noise=0.0005)
+    magnitude = images(mask)
+    chi, _ = kernel(field.astype(np.float32), mask, voxel_size, b0_dir, B0, TE, magnitude, **QUICK[kernel])
+    assert chi.dtype == np.float32
+    assert relative_error(chi, PLAIN[kernel](field, mask, voxel_size, b0_dir, magnitude)) < 1e-3
+
+
+@pytest.mark.parametrize("kernel", METHODS)
+@pytest.mark.parametrize("case", [{}, {"b0_dir": OBLIQUE, "voxel_size": (2.2, 1.9, 2.6)}], ids=["axial", "oblique"])
+def test_sources_are_recovered(kernel, case):
+    chi, field, mask = head(**case, noise=0.0005)
+    estimate, solved = kernel(field, mask, case.get("voxel_size", (2, 2, 2)), case.get("b0_dir", AXIAL), B0, TE)
+    assert solved.converged
+    assert not estimate[~mask].any()
+    truth = chi[mask] - chi[mask].mean()
+    assert relative_error(estimate[mask] - estimate[mask].mean(), truth) < 0.30
+    assert np.polyfit(truth, estimate[mask], 1)[0] == pytest.approx(1.0, abs=0.15)
+
+
+@pytest.mark.parametrize("kernel", METHODS)
+def test_whole_turns_of_the_field_change_nothing(kernel):
+    _, field, mask = head((24, 22, 20), (3, 3, 3), noise=0.0005)
+    turned = field + np.random.default_rng(2).integers(-1, 2, mask.shape) * 2 * np.pi / SCALE
+    one, other = (kernel(f, mask, (3, 3, 3), AXIAL, B0, TE, **QUICK[kernel])[0] for f in (field, turned))
+    assert relative_error(other, one) < 1e-3
+
+
+@pytest.mark.parametrize("kernel", METHODS)
+def test_weights_keep_spoilt_voxels_from_spoiling_their_surroundings(kernel):
+    chi, field, mask = head((24, 22, 20), (3, 3, 3), noise=0.0005)
+    spoilt = np.random.default_rng(4).random(mask.shape) < 0.03
+    noisy = field + 0.1 * spoilt * np.random.default_rng(5).standard_normal(mask.shape)
+    noise = np.where(spoilt, 0.1, 0.0005)
+    good = mask & ~spoilt
+    errors = []
+    for weights in (None, noise):
+        estimate, _ = kernel(noisy, mask, (3, 3, 3), AXIAL, B0, TE, None, weights, **QUICK[kernel])
+        errors.append(relative_error(estimate[good] - estimate[good].mean(), chi[good] - chi[good].mean()))
+    assert errors[1] < 0.85 * errors[0]
+
+
+@pytest.mark.parametrize("kernel", METHODS)
+def test_a_mask_at_the_slab_edge_does_not_feel_the_other_side(kernel):
+    _, field, mask = head((28, 30, 24), (3, 3, 3))
+    tight = tuple(slice(int(n.min()), int(n.max()) + 1) for n in np.nonzero(mask))
+    whole = kernel(field, mask, (3, 3, 3), AXIAL, B0, TE)[0][tight][mask[tight]]
+    cropped = kernel(field[tight], mask[tight], (3, 3, 3), AXIAL, B0, TE)[0][mask[tight]]
+    assert relative_error(cropped - cropped.mean(), whole - whole.mean()) < 0.07
+
+
+@pytest.mark.parametrize("kernel", METHODS)
+def test_no_field_gives_no_susceptibility(kernel):
+    chi, solved = kernel(np.zeros((9, 8, 7)), np.ones((9, 8, 7), bool), (1, 1, 1), OBLIQUE, B0, TE)
+    assert not chi.any()
+    assert solved.converged
+
+
+@pytest.mark.parametrize("kernel", METHODS)
+def test_solved_tells_of_iterations_that_ran_out(kernel):
+    _, field, mask = head((20, 20, 20), (4, 4, 4))
+    _, solved = kernel(field, mask, (4, 4, 4), AXIAL, B0, TE, max_iterations=2, tolerance=1e-8)
+    assert solved.iterations == 2
+    assert not solved.converged
+
+
+@pytest.mark.parametrize("kernel", METHODS)
+def test_inputs_are_not_altered_and_values_outside_the_mask_are_not_read(kernel):
+    _, field, mask = head((20, 18, 16), (4, 4, 4))
+    magnitude = images(mask)
+    marked, dark = np.where(mask, field, np.nan), np.where(mask, magnitude, np.nan)
+    marked.flags.writeable = dark.flags.writeable = mask.flags.writeable = False
+    first, _ = kernel(field, mask, (4, 4, 4), AXIAL, B0, TE, magnitude, **QUICK[kernel])
+    second, _ = kernel(marked, mask, (4, 4, 4), AXIAL, B0, TE, dark, **QUICK[kernel])
+    np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize("kernel", METHODS)
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"mask": np.zeros((6, 6, 6), bool)}, "empty"),
+        ({"mask": np.ones((6, 5, 6), bool)}, "shape"),
+        ({"local_field": np.full((6, 6, 6), np.inf)}, "NaN or infinite"),
+        ({"voxel_size": (1, 1, np.nan)}, "voxel_size"),
+        ({"b0_dir": (1, 1, 1)}, "b0_dir"),
+        ({"b0": -3.0}, "b0"),
+        ({"te": (10.0, 20.0, 30.0)}, "seconds"),
+        ({"magnitude": np.ones((2, 6, 6, 6))}, "echo"),
+        ({"magnitude": np.zeros((3, 6, 6, 6))}, "magnitude is zero"),
+        ({"field_noise": np.zeros((6, 6, 6))}, "field_noise"),
+    ],
+)
+def test_they_refuse(kernel, change, message):
+    given = {
+        "local_field": np.zeros((6, 6, 6)),
+        "mask": np.ones((6, 6, 6), bool),
+        "voxel_size": (1, 1, 1),
+        "b0_dir": AXIAL,
+        "b0": B0,
+        "te": TE,
+        "magnitude": None,
+        "field_noise": None,
+    }
+    with pytest.raises(ValueError, match=message):
+        kernel(*(given | change).values())
+
+
+@pytest.mark.parametrize(
+    ("kernel", "parameters"),
+    [(ndi, {"step": 0.0}), (ndi, {"tolerance": -1.0}), (fansi, {"field_rho": 0.0}), (medi, {"edge_fraction": 1.0})],
+)
+def test_they_refuse_parameters(kernel, parameters):
+    with pytest.raises(ValueError, match=next(iter(parameters))):
+        kernel(np.zeros((6, 6, 6)), np.ones((6, 6, 6), bool), (1, 1, 1), AXIAL, B0, TE, **parameters)
