@@ -79,7 +79,7 @@ total_variation = volumes(padded=9.0)
 whole_brain_reference = volumes(1.1)
 region_reference = volumes(1.4)
 
-boundary_value = volumes(6.8)
+boundary_value = volumes(6.2)
 """`background.lbv` holds five volumes of the solver, three sevenths of three for its coarser grids, and masks."""
 
 outer_dipoles = volumes(padded=6.5, margin_mm=pdf.MARGIN_MM)
