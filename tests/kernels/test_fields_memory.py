@@ -20,7 +20,8 @@ stage = STAGES[name]
 
 def arrays(shape):
     field = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
-    return dict(total_field=field, local_field=field, chi=field, field_noise=np.ones(shape, np.float32), mask=np.ones(shape, bool),
+    return dict(total_field=field, local_field=field, chi=field, field_noise=np.ones(shape, np.float32),
+        mask=np.ones(shape, bool),
         dseg=np.ones(shape, np.int32), voxel_size=np.ones(3), b0_dir=np.array([0, 0.6, 0.8]))
 
 def run(shape):
