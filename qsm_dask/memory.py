@@ -94,10 +94,10 @@ descent = volumes(2.2, padded=3.8)
 whole_brain_reference = volumes(1.1)
 region_reference = volumes(1.4)
 
-boundary_value = volumes(6.8)
+boundary_value = volumes(6.6)
 """`background.lbv` holds five volumes of the solver, three sevenths of three for its coarser grids, and masks."""
 
-outer_dipoles = volumes(padded=6.5, margin_mm=pdf.MARGIN_MM)
+outer_dipoles = volumes(padded=6.9, margin_mm=pdf.MARGIN_MM)
 """`background.pdf` holds three volumes of the solver, the weights, a field, a spectrum and the kernel's half."""
 
 
@@ -110,4 +110,4 @@ def largest_sphere(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
 def fitted_sphere(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
     """`background.ismv` holds three volumes of the solver, an image and a spectrum; `background.resharp` one more."""
     margin_mm = max(MARGIN_MM, float(parameters["radius_mm"]))
-    return volumes(padded=6.7 if "weight" in parameters else 6.0, margin_mm=margin_mm)(geometry, parameters)
+    return volumes(padded=7.5 if "weight" in parameters else 6.3, margin_mm=margin_mm)(geometry, parameters)

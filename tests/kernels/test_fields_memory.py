@@ -21,7 +21,7 @@ stage = STAGES[name]
 def arrays(shape):
     field = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
     return dict(total_field=field, local_field=field, chi=field, mask=np.ones(shape, bool),
-        magnitude=np.abs(field)[None] + 1, field_noise=np.abs(field) + 1, b0=3.0, te=(0.02,),
+        magnitude=field[None], field_noise=np.ones(shape, np.float32), b0=3.0, te=(0.02,),
         dseg=np.ones(shape, np.int32), voxel_size=np.ones(3), b0_dir=np.array([0, 0.6, 0.8]))
 
 def run(shape):

