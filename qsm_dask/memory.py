@@ -88,7 +88,7 @@ split_field = volumes(3.2, padded=8.6)
 morphology = volumes(2.2, padded=15.6)
 """`inversion.medi` holds three weights of slopes, six spectra of conjugate gradients, three volumes, phase, weights."""
 
-descent = volumes(2.2, padded=3.8)
+descent = volumes(3.3, padded=3.8)
 """`inversion.ndi` holds phase, weights, the map, a volume, a spectrum and half a kernel."""
 
 whole_brain_reference = volumes(1.1)
