@@ -54,6 +54,15 @@ def _continued(geometry: Geometry, margin_mm: float, step_mm: float = 0.0) -> in
     return math.prod(math.ceil(n / step) + 2 * math.ceil(margin_mm / (size * step)) for n, size, step in grid)
 
 
+def coil_combination(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
+    """`coils.mcpc3ds` unwraps one volume, or holds two sums of a series, one coil's two echoes and six volumes.
+
+    How many coils there are does not matter. The two volumes in which coils arrive are counted.
+    """
+    del parameters
+    return int(FLOAT * geometry.voxels * max(10.8, 2 * geometry.echoes + 11.8))
+
+
 def offset_removal(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
     """`offset.mcpc3ds` unwraps one volume, before it holds a series without offset."""
     del parameters

@@ -33,6 +33,7 @@ class Quantity:
     meaning : one line for people.
     node : the commit in which it is made (`ingest` for what scanners and other tools deliver).
     stored : whether the commit keeps it; other arrays are kept on request (`keep:`).
+    streamed : whether it comes one volume at a time, from files only: ingest reads it, a store never holds it.
     """
 
     dims: tuple[str, ...]
@@ -41,6 +42,7 @@ class Quantity:
     meaning: str
     node: str
     stored: bool = True
+    streamed: bool = False
 
 
 def _volume(units: str, meaning: str, node: str, *, dtype: str = "float32", stored: bool = True) -> Quantity:
@@ -49,10 +51,17 @@ def _volume(units: str, meaning: str, node: str, *, dtype: str = "float32", stor
 
 _ECHOES = ("echo", *SPACE)
 
+
+def _coils(units: str, meaning: str) -> Quantity:
+    return Quantity(("coil", *_ECHOES), "float32", units, meaning, "ingest", stored=False, streamed=True)
+
+
 QUANTITIES: Mapping[str, Quantity] = MappingProxyType(
     {
         "phase": Quantity(_ECHOES, "float32", "rad", "wrapped phase of each echo", "ingest"),
         "magnitude": Quantity(_ECHOES, "float32", "a.u.", "magnitude of each echo", "ingest"),
+        "coil_phase": _coils("rad", "wrapped phase of each receive coil and echo"),
+        "coil_magnitude": _coils("a.u.", "magnitude of each receive coil and echo"),
         "te": Quantity(("echo",), "float64", "s", "echo times", "ingest"),
         "b0": Quantity((), "float64", "T", "static field strength", "ingest"),
         "b0_dir": Quantity(("axis",), "float64", "1", "unit vector of B0 in array axes", "ingest"),

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any, get_type_hints
 
 from qsm_dask.applies import three_echoes, three_equispaced_echoes, two_echoes
-from qsm_dask.kernels import decay, fieldfit, fieldmap, masking, offsets, reference, relaxometry, roi
+from qsm_dask.kernels import coils, decay, fieldfit, fieldmap, masking, offsets, reference, relaxometry, roi
 from qsm_dask.kernels.background.fitted import ismv, resharp
 from qsm_dask.kernels.background.lbv import lbv
 from qsm_dask.kernels.background.pdf import pdf
@@ -29,6 +29,7 @@ from qsm_dask.kernels.unwrap.laplacian import laplacian
 from qsm_dask.kernels.unwrap.romeo import romeo
 from qsm_dask.memory import (
     boundary_value,
+    coil_combination,
     descent,
     division,
     fitted_sphere,
@@ -124,6 +125,7 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
             masking.phase_quality, ("mask", "phase_quality"), volumes(3.1), "10.1002/mrm.28563"
         ),
         "mask.erode": Stage(masking.erode, ("mask",), mask_erosion),
+        "coils.mcpc3ds": Stage(coils.mcpc3ds, ("phase", "magnitude"), coil_combination, "10.1002/mrm.26963"),
         "offset.mcpc3ds": Stage(
             offsets.mcpc3ds, ("phase", "phase_offset"), offset_removal, "10.1002/mrm.26963", applies=two_echoes
         ),

@@ -57,6 +57,15 @@ PhaseSign = Annotated[
         help="Sign of the phase: `auto`, `+1`, `-1`, or by manufacturer or scan (`auto,GE=-1`). Veins must be positive."
     ),
 ]
+CoilSmoothing = Annotated[
+    float | None,
+    typer.Option(
+        "--coil-smoothing",
+        min=0.1,
+        metavar="MM",
+        help="Where coils are combined: smoothing of their phase offsets (`qsm-dask stages`: coils.mcpc3ds).",
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars; warnings and errors only.")]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output; implies --quiet.")]
 
@@ -106,6 +115,7 @@ def run(
     session_id: Sessions = [],  # noqa: B006
     bids_filter_file: Filters = None,
     phase_sign: PhaseSign = "auto",
+    coil_smoothing: CoilSmoothing = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -115,7 +125,7 @@ def run(
 
     Example: `qsm-dask run study/ study.qsm --derivatives study/derivatives/synthseg:dseg`
     """
-    chosen = Selection(derivatives, participant_label, session_id, bids_filter_file, phase_sign)
+    chosen = Selection(derivatives, participant_label, session_id, bids_filter_file, phase_sign, coil_smoothing)
     ingested, processed, page = run_all(bids, cohort, chosen, pipeline, cluster, quiet=quiet or as_json)
     if as_json:
         write_json(_as_dict(ingested, processed) | {"report": str(page)})
@@ -128,13 +138,14 @@ def run(
 
 @dataclass(frozen=True)
 class Selection:
-    """Which scans and maps of a dataset a command takes in, and how it reads their phase."""
+    """Which scans and maps of a dataset a command takes in, and how it reads their phase and combines their coils."""
 
     derivatives: Sequence[str] = ()
     participants: Sequence[str] = ()
     sessions: Sequence[str] = ()
     filters: Path | None = None
     phase_sign: str = "auto"
+    coil_smoothing_mm: float | None = None
 
 
 def run_all(
@@ -168,6 +179,7 @@ def ingest(
     session_id: Sessions = [],  # noqa: B006
     bids_filter_file: Filters = None,
     phase_sign: PhaseSign = "auto",
+    coil_smoothing: CoilSmoothing = None,
     cluster: ClusterName = "local",
     quiet: Quiet = False,
     as_json: Json = False,
@@ -178,7 +190,7 @@ def ingest(
     reason (`qsm-dask status`), and the others go on.
     """
     quiet = quiet or as_json
-    chosen = Selection(derivatives, participant_label, session_id, bids_filter_file, phase_sign)
+    chosen = Selection(derivatives, participant_label, session_id, bids_filter_file, phase_sign, coil_smoothing)
     with open_cluster(cluster) as engine:
         store = _create(cohort)
         summary = _ingest(bids, store, engine, chosen, quiet=quiet)

@@ -33,6 +33,7 @@ def simulate(
     b0: Annotated[float, typer.Option(min=0.1, help="Field strength in tesla.")] = 3.0,
     oblique: Annotated[bool, typer.Option("--oblique", help="Tilt the slices against B0.")] = False,
     snr: Annotated[float, typer.Option(min=0.1, help="Signal to noise of the first echo.")] = 100.0,
+    coils: Annotated[int, typer.Option(min=0, help="Receive coils kept apart, a file each; 0 combines them.")] = 0,
     cluster: cohorts.ClusterName = "local",
     quiet: Quiet = False,
 ) -> None:
@@ -48,6 +49,7 @@ def simulate(
             b0=b0,
             oblique=oblique,
             snr=snr,
+            coils=coils,
             engine=engine,
             progress=shown,
         )

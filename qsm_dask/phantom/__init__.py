@@ -1,7 +1,8 @@
 """A parametric head with known truth, and the scanner that images it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,8 @@ from numpy.typing import NDArray
 
 from qsm_dask.phantom.brain import DEEP_GREY, LABELS, resolved
 from qsm_dask.phantom.grid import affine_of, voxel_size
-from qsm_dask.phantom.head import build_head
-from qsm_dask.phantom.scanner import echoes, fields_of, phase_from_integers, phase_to_integers
+from qsm_dask.phantom.head import Head, build_head
+from qsm_dask.phantom.scanner import Fields, coil_echoes, echoes, fields_of, phase_from_integers, phase_to_integers
 from qsm_dask.phantom.subject import Subject, draw_subject
 from qsm_dask.phantom.tissue import chi_of_iron, iron
 
@@ -47,11 +48,14 @@ class Phantom:
     arrays : what a scanner delivers, by names of `quantities.RAW`.
     truth : `chi`, `local_field`, `total_field`, `r2star`, `mask`, `dseg` and `phase_offset`. The fields are those
         of the noiseless head; `local_field` is that of `chi` inside `mask` alone.
+    coils : scans it again with that many receive coils, whose noise is each that of `arrays`, and yields the
+        magnitude and phase of one after the other.
     """
 
     subject: Subject
     arrays: Mapping[str, NDArray[Any]]
     truth: Mapping[str, NDArray[Any]]
+    coils: Callable[[int], Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]]
 
 
 def check_protocol(shape: tuple[int, int, int], te: Sequence[float], b0: float, snr: float) -> None:
@@ -109,8 +113,8 @@ def simulate(
     b0_dir = pose[2].copy()
     head = build_head(subject, shape, b0)
     fields = fields_of(head, b0_dir)
-    rng = np.random.default_rng(subject.scan_seed)
-    magnitude, phase, offset = echoes(head, fields, te=times, b0=b0, snr=snr, rng=rng)
+    scan: dict[str, Any] = {"te": times, "b0": b0, "snr": snr}
+    magnitude, phase, offset = echoes(head, fields, **scan, rng=np.random.default_rng(subject.scan_seed))
     return Phantom(
         subject,
         {
@@ -131,4 +135,13 @@ def simulate(
             "dseg": head.dseg,
             "phase_offset": offset,
         },
+        partial(_coils, head, fields, scan, subject.scan_seed),
     )
+
+
+def _coils(
+    head: Head, fields: Fields, scan: Mapping[str, Any], seed: np.random.SeedSequence, coils: int
+) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    own = np.random.SeedSequence(seed.entropy, spawn_key=(*seed.spawn_key, coils))
+    rng, coil_rng = np.random.default_rng(seed), np.random.default_rng(own)
+    return coil_echoes(head, fields, **scan, rng=rng, coils=coils, coil_rng=coil_rng)

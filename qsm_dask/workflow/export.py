@@ -16,6 +16,7 @@ from qsm_dask.io.nifti import write_volume
 from qsm_dask.io.tables import read_parquet
 from qsm_dask.kernels.reference import whole_brain
 from qsm_dask.pipeline import Pipeline, Plan, Step
+from qsm_dask.pipeline.plan import record
 from qsm_dask.provenance import software
 from qsm_dask.quantities import base_name
 from qsm_dask.scan import Geometry, ScanKey
@@ -201,17 +202,19 @@ class _Scan:
         about = {**given, "Sources": self._uris(source for source in _INGESTED if source in read)}
         if not steps:
             return about
-        cited = dict.fromkeys(step.method.cite for step in steps if step.method.cite)
+        records = [record(step, 0.0, None) for step in steps]
+        if read & {"phase", "magnitude"}:  # what ingest made of single coils
+            records = [*self.commits[-1].provenance.get("steps", []), *records]
+        cited = dict.fromkeys(one["cite"] for one in records if one["cite"])
         return {
             **about,
-            "EstimationAlgorithm": ", ".join(step.stage for step in steps),
+            "EstimationAlgorithm": ", ".join(one["stage"] for one in records),
             "EstimationReference": ", ".join(f"doi:{doi}" for doi in cited),
             "MagneticFieldStrength": self.header["b0"],
             "B0Direction": self.header["b0_dir"],
             "EchoTime": self.header["te"],
             "ProcessingSteps": [
-                {"Stage": step.stage, "Version": step.method.version, "Parameters": dict(step.parameters)}
-                for step in steps
+                {"Stage": one["stage"], "Version": one["version"], "Parameters": one["parameters"]} for one in records
             ],
         }
 

@@ -89,7 +89,26 @@ def scanned(stage):
     return of_fields(stage, *(given[name] for name in STAGES[stage].inputs), **parameters)
 
 
+def coils(stage):
+    """Three coils around the noisy head of `scanned`, in three echoes."""
+    image, _ = fields.head(SHAPE)
+    te = np.array([0.005, 0.011, 0.017])
+    x, y, z = positions(SHAPE, (0.1, 0.1, 0.1))
+    phase = fields.accrued(fields.smooth(SHAPE, 7, 1.0) / 0.012, te)
+    rng = np.random.default_rng(1)
+    images = [
+        image * (1.5 + slope) * np.exp(1j * (phase + number + slope)) + 0.03 * rng.standard_normal((3, *SHAPE))
+        for number, slope in enumerate((0.4 * x, 0.5 * y, -0.3 * z))
+    ]
+
+    def stream(part):
+        return lambda echoes: (part(volume).astype(np.float32) for coil in images for volume in coil[:echoes])
+
+    return of_fields(stage, stream(np.angle), stream(np.abs), te, (6.0, 6.0, 9.0))
+
+
 CASES = {
+    "coils.mcpc3ds": coils,
     **dict.fromkeys(
         (
             "mask.magnitude",

@@ -196,12 +196,55 @@ def test_unusable_parameters_are_refused_before_anything_is_written(
     assert not (tmp_path / "bids").exists()
 
 
+def test_coils_are_files_of_their_own_and_the_truth_is_the_same(tmp_path: Path) -> None:
+    for coils in (0, 3):
+        simulate.run(tmp_path / str(coils), subjects=1, seed=3, shape=SHAPE, te=TE, coils=coils)
+    names = {path.name for path in (tmp_path / "3" / "sub-01" / "anat").glob("*.nii.gz")}
+    assert names == {
+        f"sub-01_coil-0{coil}_echo-{echo}_part-{part}_MEGRE.nii.gz"
+        for coil in (1, 2, 3)
+        for echo in (1, 2, 3)
+        for part in ("mag", "phase")
+    }
+    truths = [contents(tmp_path / coils / "derivatives" / "truth" / "sub-01") for coils in ("0", "3")]
+    assert truths[0].keys() == truths[1].keys()
+    assert all(truths[0][name] == truths[1][name] for name in truths[0] if not name.endswith(".json"))
+    with pytest.raises(ConfigError, match="two echoes"):
+        simulate.run(tmp_path / "one", subjects=1, shape=SHAPE, te=TE[:1], coils=3)
+
+
+def test_the_squares_of_the_coils_without_noise_add_up_to_the_combined_image() -> None:
+    made = phantom.simulate(1, 3, shape=SHAPE, te=TE, snr=math.inf)
+    squares, strongest = 0.0, []
+    for magnitude, phase in made.coils(4):
+        squares = squares + magnitude.astype(np.float64) ** 2
+        turned = np.angle(np.exp(1j * (phase - made.arrays["phase"])))  # what this coil adds, at every echo the same
+        lit = magnitude.min(axis=0) > 1e-6 * magnitude.max()
+        assert np.abs(np.angle(np.exp(1j * (turned[1:] - turned[:1]))))[:, lit].max() < 1e-3
+        strongest.append(np.unravel_index(np.argmax(magnitude[0]), SHAPE))
+    np.testing.assert_allclose(np.sqrt(squares), made.arrays["magnitude"], rtol=1e-4, atol=1e-6)
+    assert len(set(strongest)) == 4  # each sees another side
+
+
+def test_the_noise_of_a_coil_is_that_of_the_combined_image() -> None:
+    made = phantom.simulate(1, 3, shape=SHAPE, te=TE, snr=40.0)
+    exact = phantom.simulate(1, 3, shape=SHAPE, te=TE, snr=math.inf)
+    sigma = exact.arrays["magnitude"][0][exact.truth["mask"]].mean() / 40.0
+    noises = []
+    for noisy, clean in zip(made.coils(3), exact.coils(3), strict=True):
+        difference = noisy[0] * np.exp(1j * noisy[1]) - clean[0] * np.exp(1j * clean[1])
+        assert difference.real.std() == pytest.approx(sigma, rel=0.02)
+        noises.append(difference.ravel())
+    assert np.abs(np.corrcoef(noises)[0, 1:]).max() < 0.02
+
+
 @pytest.mark.slow
-def test_the_bids_validator_accepts_raw_data_and_truth(dataset: Path) -> None:
+def test_the_bids_validator_accepts_raw_data_and_truth(dataset: Path, tmp_path: Path) -> None:
     beside = Path(sys.executable).with_name("bids-validator-deno")
     validator = shutil.which("bids-validator-deno") or (str(beside) if beside.exists() else None)
     if validator is None:
         pytest.skip("bids-validator-deno is not installed")
-    for folder in (dataset, dataset / "derivatives" / "truth"):
+    simulate.run(tmp_path / "coils", subjects=1, seed=3, shape=SHAPE, te=TE, coils=2)
+    for folder in (dataset, dataset / "derivatives" / "truth", tmp_path / "coils"):
         done = subprocess.run([validator, "--ignoreWarnings", str(folder)], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
