@@ -37,7 +37,16 @@ def arrays(n):
     np.mod(phase + np.float32(np.pi), np.float32(2 * np.pi), out=phase)
     phase -= np.float32(np.pi)
     dseg = np.broadcast_to((np.arange(n) % 100 + 1).astype(np.int32), (n, n, n)).copy()
-    return dict(phase=phase, magnitude=magnitude, unwrapped_phase=phase, te=te, b0=np.array(3.0), mask=mask,
+    def coils(series):
+        def volumes(leading):
+            buffer = np.empty((n, n, n), np.float32)
+            for number in range(leading * 3):
+                buffer[...] = series[number % leading]
+                yield buffer
+
+        return volumes
+
+    return dict(phase=phase, coil_phase=coils(phase), coil_magnitude=coils(magnitude), magnitude=magnitude, unwrapped_phase=phase, te=te, b0=np.array(3.0), mask=mask,
         voxel_size=np.ones(3), dseg=dseg, chi=phase[0], r2star=magnitude[0])
 
 def peak():
@@ -64,6 +73,7 @@ print(peak()["VmHWM"] - before)
         ("mask.magnitude", {}),
         ("mask.phase_quality", {"threshold": 0.1}),
         ("mask.erode", {}),
+        ("coils.mcpc3ds", {}),
         ("offset.mcpc3ds", {}),
         ("offset.bipolar", {}),
         ("unwrap.romeo", {}),
