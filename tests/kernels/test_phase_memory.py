@@ -46,7 +46,8 @@ def arrays(n):
 
         return volumes
 
-    return dict(phase=phase, coil_phase=coils(phase), coil_magnitude=coils(magnitude), magnitude=magnitude, unwrapped_phase=phase, te=te, b0=np.array(3.0), mask=mask,
+    return dict(phase=phase, coil_phase=coils(phase), coil_magnitude=coils(magnitude),
+        magnitude=magnitude, unwrapped_phase=phase, te=te, b0=np.array(3.0), mask=mask,
         voxel_size=np.ones(3), dseg=dseg, chi=phase[0], r2star=magnitude[0])
 
 def peak():
