@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 if __name__ == "__main__":  # a thread a library, before NumPy is loaded
     sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -63,7 +63,7 @@ class Transforms:
 
         return call
 
-    def __enter__(self) -> "Transforms":
+    def __enter__(self) -> Self:
         for name in (*self.WHOLE, *self.PARTS):
             self._kept[name] = getattr(scipy.fft, name)
             setattr(scipy.fft, name, self._timed(self._kept[name], int(name in self.WHOLE)))

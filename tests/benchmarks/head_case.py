@@ -1,4 +1,4 @@
-"""One head at full size with every quantity that a stage may read, on disk, so that each measurement maps only its own."""
+"""One head at full size, with every quantity that a stage may read, on disk: a measurement loads only what it needs."""
 
 import json
 from collections.abc import Mapping
