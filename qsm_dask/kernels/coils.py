@@ -38,10 +38,10 @@ def mcpc3ds(
     it is unwrapped once. What the first echo of a coil has beyond that, extrapolated to echo time
     zero, is the coil's offset, smoothed as in `offset.mcpc3ds`. Coils are added as complex numbers
     without their offsets, each by its magnitude smoothed in the same way, where the paper takes the
-    magnitude of the voxel itself. That is a matched filter: noise stays that of one coil, Gaussian, where a root of the sum of squares would lift dark late
-    echoes by the root of the number of coils, and R2* would come out too low. The magnitude of the
-    sum, over the root of the summed squares of the weights, is that of the root of the sum of
-    squares without noise.
+    magnitude of the voxel itself. That is a matched filter: noise stays Gaussian and that of one
+    coil, where a root of the sum of squares would lift dark late echoes by the root of the number
+    of coils, and R2* would come out too low. The magnitude, over the root of the summed squares of
+    the weights, is what the root of the sum of squares would be without noise.
 
     Coils are read twice and never held: memory does not grow with their number.
 
