@@ -1,14 +1,16 @@
 """The functions that a notebook starts with."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from qsm_dask import resources
 from qsm_dask.engine import Engine
 from qsm_dask.engine import open_engine as _open_engine
+from qsm_dask.errors import ConfigError, StoreError
 from qsm_dask.pipeline import Pipeline
 from qsm_dask.store import CohortStore
+from qsm_dask.workflow import compile_ahead
 from qsm_dask.workflow import ingest as _ingest
 from qsm_dask.workflow import process as _process
 
@@ -21,6 +23,38 @@ def open_cohort(path: str | Path) -> CohortStore:
     StoreError : there is no cohort at `path`.
     """
     return CohortStore.open(path)
+
+
+@contextmanager
+def new_cohort(path: str | Path) -> Iterator[CohortStore]:
+    """Open a cohort, or make it; what was made is removed if the block fails before it keeps anything there.
+
+    Raises
+    ------
+    ConfigError : the folder holds something else, or cannot be written.
+    """
+    folder = Path(path).absolute()
+    absent = [place for place in (folder, *folder.parents) if not place.exists()]
+    before = _content(folder)
+    try:
+        store = CohortStore.create(path)
+    except StoreError as error:
+        raise ConfigError(str(error)) from error
+    founded = _content(folder)
+    try:
+        yield store
+    except BaseException:
+        if _content(folder) == founded:
+            for item in founded - before:
+                item.unlink()
+            with suppress(OSError):  # somebody put something there meanwhile
+                for place in absent:
+                    place.rmdir()
+        raise
+
+
+def _content(folder: Path) -> set[Path]:
+    return set(folder.iterdir()) if folder.is_dir() else set()
 
 
 @contextmanager
@@ -56,11 +90,14 @@ def ingest(
     ------
     InputError, ConfigError : the dataset, or an option, cannot be used at all.
     """
-    return _ingest.run(Path(bids), CohortStore.create(cohort), engine, derivatives=derivatives)
+    with new_cohort(cohort) as store:
+        return _ingest.run(Path(bids), store, engine, derivatives=derivatives)
 
 
 def process(cohort: CohortStore, engine: Engine, pipeline: Pipeline | str | Path = "consensus") -> "_process.Summary":
     """Run a pipeline on every ingested scan of a cohort; what is committed is not computed again.
+
+    A machine's first run of a pipeline compiles its kernels before anything else, for about 40 s.
 
     Parameters
     ----------
@@ -73,4 +110,5 @@ def process(cohort: CohortStore, engine: Engine, pipeline: Pipeline | str | Path
     ConfigError : the pipeline is wrong, or no scan was ingested.
     """
     chosen = pipeline if isinstance(pipeline, Pipeline) else Pipeline.from_yaml(pipeline)
+    compile_ahead.run(chosen)
     return _process.run(cohort, engine, chosen)

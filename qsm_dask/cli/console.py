@@ -2,6 +2,7 @@
 
 import json
 import logging
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -10,10 +11,13 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.status import Status
 from rich.table import Table
 
 OUT = Console(soft_wrap=True)
 ERR = Console(stderr=True, soft_wrap=True)
+
+_PATIENCE_S = 1.0
 
 Report = Callable[[int, int, str], None]
 
@@ -38,9 +42,29 @@ def write_json(content: Any) -> None:
     print(json.dumps(content, indent=2, default=str))
 
 
+def list_reasons(reasons: Mapping[str, str]) -> None:
+    """Scans that did not succeed, each with the reason, on the standard error stream."""
+    for scan, reason in sorted(reasons.items()):
+        ERR.print(f"  [red]{escape(scan)}[/]  ", end="", highlight=False)
+        ERR.print(reason, markup=False, highlight=False)
+
+
+@contextmanager
+def waiting(what: str, *, quiet: bool) -> Iterator[None]:
+    """A spinner for work that cannot tell how far it is; it shows itself after a second and leaves no trace."""
+    if quiet:
+        yield
+        return
+    with _appearing(Status(what, console=ERR)):
+        yield
+
+
 @contextmanager
 def progress(title: str, *, quiet: bool) -> Iterator[Report | None]:
-    """A progress bar; yields what a workflow calls with (finished, in all, name), or None when quiet."""
+    """A progress bar; yields what a workflow calls with (finished, in all, name), or None when quiet.
+
+    It appears with the first call, or after a second without one; if none comes, it leaves no trace.
+    """
     if quiet:
         yield None
         return
@@ -56,14 +80,31 @@ def progress(title: str, *, quiet: bool) -> Iterator[Report | None]:
     bar = Progress(*columns, console=ERR)
     task = bar.add_task(title, total=None, name="")
 
+    bar.live.transient = True  # nothing done yet: an error should stand alone
+
     def report(finished: int, total: int, name: str) -> None:
-        bar.start()  # not before there is something to show: an error should stand alone
+        bar.live.transient = False
+        bar.start()
         bar.update(task, completed=finished, total=total, name=name)
 
-    try:
+    with _appearing(bar):
         yield report
+
+
+@contextmanager
+def _appearing(shown: Status | Progress) -> Iterator[None]:
+    """Show something unless the block ends within a second, on a terminal; end it with the block."""
+    timer = threading.Timer(_PATIENCE_S, shown.start)
+    timer.daemon = True
+    if ERR.is_terminal:
+        timer.start()
+    try:
+        yield
     finally:
-        bar.stop()
+        timer.cancel()
+        if timer.ident is not None:
+            timer.join()  # it may be drawing just now
+        shown.stop()
 
 
 def table(

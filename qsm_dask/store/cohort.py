@@ -236,9 +236,9 @@ class CohortStore:
                 ) from None
             return use(fresh)
 
-    def verify(self, commit: Commit) -> list[str]:
-        """What is wrong with a commit, one line an object; all its arrays are decoded and compared."""
-        return [str(damage) for damage in attempts.damages_of(self._files, commit)]
+    def verify(self, commit: Commit) -> list[attempts.Damage]:
+        """What is wrong with a commit, object by object; all its arrays are decoded and compared."""
+        return attempts.damages_of(self._files, commit)
 
     def committed(self, scan: ScanKey) -> list[tuple[str, str]]:
         """Every (node, key) of a scan that has a commit, by listing its folder; for repair, not for status."""
