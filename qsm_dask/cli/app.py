@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 
@@ -20,6 +20,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
+
+_STOPPED = 130
+"""The exit code of a program that Ctrl-C ended: 128 and the number of SIGINT."""
 
 _WHOLE, _STEPS, _LOOK, _TRY = "The whole way", "Step by step", "Look at a cohort", "Try and learn"
 
@@ -70,7 +73,7 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line; exit 0 when all is well, 1 when scans failed, 2 on wrong usage."""
+    """Run the command line; exit 0 when all is well, 1 when scans failed, 2 on wrong usage, 130 when stopped."""
     show_log()
     try:
         app(prog_name="qsm-dask")
@@ -81,5 +84,13 @@ def main() -> None:
         complain(str(error))
         sys.exit(1)
     except (Interrupted, KeyboardInterrupt):
-        complain("stopped; what is done is kept: run the same command again to go on from there")
-        sys.exit(130)
+        _stopped()
+    except SystemExit as end:
+        if end.code == _STOPPED:  # Ctrl-C before the command itself began
+            _stopped()
+        raise
+
+
+def _stopped() -> NoReturn:
+    complain("stopped; what is done is kept: run the same command again to go on from there")
+    sys.exit(_STOPPED)

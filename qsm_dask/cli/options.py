@@ -75,7 +75,8 @@ PhaseSign = Annotated[
     str,
     typer.Option(
         metavar="SIGN",
-        help="Sign of the phase: `auto`, `+1`, `-1`, or by manufacturer or scan (`auto,GE=-1`). Veins must be positive.",
+        help="Sign of the phase: `auto`, `+1`, `-1`, or by manufacturer or scan (`auto,GE=-1`). "
+        "Veins must be positive.",
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars; warnings and errors only.")]
