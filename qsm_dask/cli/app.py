@@ -80,7 +80,7 @@ def main() -> None:
     except (ConfigError, InputError) as error:
         complain(str(error))
         sys.exit(2)
-    except QsmError as error:
+    except (QsmError, OSError) as error:  # of a disk that is full, or a file that may not be written
         complain(str(error))
         sys.exit(1)
     except (Interrupted, KeyboardInterrupt):

@@ -49,7 +49,7 @@ def _chosen(name: str, table: "Mapping[str, Stage]") -> "Mapping[str, Stage]":
     found = {one: stage for one, stage in table.items() if not name or one.startswith(f"{name.rstrip('.')}.")}
     if not found:
         families = sorted({one.partition(".")[0] for one in table})
-        close = get_close_matches(name, [*table, *families], 1)
+        close = [one for one in table if one.endswith(f".{name}")] or get_close_matches(name, [*table, *families], 1)
         hint = f"did you mean {close[0]!r}?" if close else f"families are {', '.join(families)}"
         raise ConfigError(f"no stage {name!r}; {hint}")
     return found

@@ -55,7 +55,8 @@ def waiting(what: str, *, quiet: bool) -> Iterator[None]:
     if quiet:
         yield
         return
-    with _appearing(Status(what, console=ERR)):
+    status = Status(what, console=ERR)
+    with _appearing(status.start, status.stop):
         yield
 
 
@@ -87,14 +88,18 @@ def progress(title: str, *, quiet: bool) -> Iterator[Report | None]:
         bar.start()
         bar.update(task, completed=finished, total=total, name=name)
 
-    with _appearing(bar):
+    def stop() -> None:
+        if bar.live.is_started:  # else it would print an empty line
+            bar.stop()
+
+    with _appearing(bar.start, stop):
         yield report
 
 
 @contextmanager
-def _appearing(shown: Status | Progress) -> Iterator[None]:
+def _appearing(start: Callable[[], None], stop: Callable[[], None]) -> Iterator[None]:
     """Show something unless the block ends within a second, on a terminal; end it with the block."""
-    timer = threading.Timer(_PATIENCE_S, shown.start)
+    timer = threading.Timer(_PATIENCE_S, start)
     timer.daemon = True
     if ERR.is_terminal:
         timer.start()
@@ -104,7 +109,7 @@ def _appearing(shown: Status | Progress) -> Iterator[None]:
         timer.cancel()
         if timer.ident is not None:
             timer.join()  # it may be drawing just now
-        shown.stop()
+        stop()
 
 
 def table(

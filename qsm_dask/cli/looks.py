@@ -1,8 +1,9 @@
 """Commands that look at a cohort and change nothing."""
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -76,10 +77,7 @@ def _show_status(found: "Status", cohort: Path) -> None:
         for row in found.rows
     ]
     table("", ("scan", "node", "state", "seconds", "peak", "reason"), rows, numbers=("seconds", "peak"))
-    origins = Counter(
-        (source["quantity"], ", ".join(sorted({str(Path(file).parent) for file in source["files"]})) or source["from"])
-        for source in found.sources
-    )
+    origins = Counter((source["quantity"], _origin(source)) for source in found.sources)
     OUT.print()
     table(
         "",
@@ -92,3 +90,10 @@ def _show_status(found: "Status", cohort: Path) -> None:
     )
     for reason, count in Counter(one["reason"] for one in found.left_out).items():
         OUT.print(f"left out in {count} scans: {reason}", highlight=False, markup=False)
+
+
+def _origin(source: Mapping[str, Any]) -> str:
+    """Where a quantity came from, the same for all scans of a dataset: their own folders are left out."""
+    if source["from"] != "derivatives":
+        return str(source["from"])
+    return ", ".join(sorted({file.partition("/sub-")[0] for file in source["files"]}))

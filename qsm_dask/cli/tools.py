@@ -63,7 +63,8 @@ def apply(
         list[str], typer.Option("--input", "-i", metavar="NAME=FILE", help="The image of a quantity. May be repeated.")
     ],
     out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the outputs.", show_default=False)
+        Path,
+        typer.Option("--out", "-o", metavar="DIR", help="Folder for the outputs.", file_okay=False, show_default=False),
     ],
     b0: Annotated[float | None, typer.Option(metavar="TESLA", help="Field strength in tesla.")] = None,
     b0_dir: Annotated[

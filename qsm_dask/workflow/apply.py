@@ -18,6 +18,9 @@ from qsm_dask.pipeline.schema import read_step
 from qsm_dask.pipeline.steps import Step
 from qsm_dask.quantities import QUANTITIES, SPACE, quantity
 
+_MOST_TESLA = 30.0
+"""No human magnet is as strong: a larger number is in MHz or millitesla."""
+
 _SLACK = 1.01
 """Scanners' integers reach a little beyond a turn when they are scaled."""
 
@@ -70,7 +73,7 @@ def run(
     given["b0_dir"] = first.b0_dir if b0_dir is None else _unit_vector(b0_dir)
     given["affine"] = first.affine
     if b0 is not None:
-        given["b0"] = float(b0)
+        given["b0"] = _field_strength(b0)
     if te:
         given["te"] = np.asarray(te, dtype=np.float64)
     missing = [name for name in step.required if name not in given]
@@ -105,9 +108,9 @@ def _called(step: Step, given: Mapping[str, Any], files: Mapping[str, Path]) -> 
     except StageError as error:
         if not isinstance(error.__cause__, ValueError):
             raise
-        named = {name: path for name, path in files.items() if re.search(rf"\b{name}\b", str(error))} or files
-        about = ", ".join(f"{name} is {path}" for name, path in named.items())
-        raise InputError(f"{error} ({about})") from error
+        named = [f"{name} is {path}" for name, path in files.items() if re.search(rf"\b{name}\b", str(error))]
+        files_named = f" ({', '.join(named)})" if named else ""
+        raise InputError(f"{error}{files_named}") from error
 
 
 def _read(name: str, path: Path) -> Any:
@@ -135,9 +138,16 @@ def _unit_vector(direction: Sequence[float]) -> Any:
     return vector / length
 
 
+def _field_strength(b0: float) -> float:
+    if not 0.0 < b0 < _MOST_TESLA:
+        raise ConfigError(f"--b0 {b0:g}: a field strength is given in tesla, such as 3")
+    return float(b0)
+
+
 def _how_to_give(name: str) -> str:
     options = {"b0": "b0 (--b0 TESLA)", "te": "te (--te SECONDS, once an echo)"}
-    return options.get(name, f"{name} (--input {name}=FILE.nii.gz, in {quantity(name).units})")
+    units = quantity(name).units
+    return options.get(name, f"{name} (--input {name}=FILE.nii.gz{'' if units == '1' else f', in {units}'})")
 
 
 def _write(stage: str, out: Path, outputs: Mapping[str, Any], affine: Any, solved: Any) -> list[Path]:
