@@ -33,28 +33,27 @@ def new_cohort(path: str | Path) -> Iterator[CohortStore]:
     ------
     ConfigError : the folder holds something else, or cannot be written.
     """
-    folder = Path(path).absolute()
-    absent = [place for place in (folder, *folder.parents) if not place.exists()]
-    before = _content(folder)
+    absent: list[Path] = []
+    fresh = False
     try:
-        store = CohortStore.create(path)
-    except StoreError as error:
-        raise ConfigError(str(error)) from error
-    founded = _content(folder)
+        store = CohortStore.open(path)
+    except StoreError:
+        fresh = True
+        if "://" not in str(path):
+            folder = Path(path).absolute()
+            absent = [place for place in (folder, *folder.parents) if not place.exists()]
+        try:
+            store = CohortStore.create(path)
+        except StoreError as error:
+            raise ConfigError(str(error)) from error
     try:
         yield store
     except BaseException:
-        if _content(folder) == founded:
-            for item in founded - before:
-                item.unlink()
+        if fresh and store.abandon():
             with suppress(OSError):  # somebody put something there meanwhile
                 for place in absent:
                     place.rmdir()
         raise
-
-
-def _content(folder: Path) -> set[Path]:
-    return set(folder.iterdir()) if folder.is_dir() else set()
 
 
 @contextmanager
