@@ -96,7 +96,7 @@ def ingest(
 def process(cohort: CohortStore, engine: Engine, pipeline: Pipeline | str | Path = "consensus") -> "_process.Summary":
     """Run a pipeline on every ingested scan of a cohort; what is committed is not computed again.
 
-    A machine's first run of a pipeline compiles its kernels before anything else, for about 40 s.
+    A machine's first run of a pipeline compiles its kernels before anything else, for about a minute.
 
     Parameters
     ----------

@@ -1,9 +1,13 @@
 """The command line as a newcomer uses it, from simulation to export, on a tiny cohort."""
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from subprocess import PIPE
 
 import numpy as np
 import pytest
@@ -151,6 +155,23 @@ def test_apply_gives_what_the_pipeline_gave(study, tmp_path):
     mask = np.asarray(maps["mask"])
     chi = np.asarray(image.dataobj)[mask]
     np.testing.assert_allclose(chi - chi.mean(), np.asarray(maps["chi"])[mask], atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cluster", ["local", "serial"])
+def test_ctrl_c_in_mid_run_ends_in_one_line_and_the_same_command_goes_on(study, tmp_path, cluster):
+    """The terminal sends its interrupt to every process of the group: driver, workers and their nannies."""
+    cohort = tmp_path / "cohort"
+    arguments = ("run", study / "bids", cohort, "--cluster", cluster, "--json")
+    command = [sys.executable, "-m", "qsm_dask", *map(str, arguments)]
+    with subprocess.Popen(command, stdout=PIPE, stderr=PIPE, text=True, start_new_session=True) as process:
+        while process.poll() is None and not list(cohort.glob("scans/*/ingest/*/COMMIT.json")):
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    assert err.splitlines() == ["error: stopped; what is done is kept: run the same command again to go on from there"]
+    assert json.loads(qsm(*arguments))["done"] == 2
 
 
 @pytest.mark.parametrize(

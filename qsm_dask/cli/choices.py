@@ -85,7 +85,7 @@ def _show_whole(one: "Description") -> None:
         _line(f"{written.name}, {_units(written.units)}: {written.meaning}")
     OUT.print("[bold]parameters[/]" if one.parameters else "[bold]parameters[/]  none")
     for parameter in one.parameters:
-        _line(f"{_setting(parameter)}  [dim]{parameter.type}[/]", markup=True)
+        _line(_setting(parameter), markup=True)
         _line(f"    {parameter.meaning}")
     OUT.print("[bold]cost and source[/]")
     _line(_costs(one))
@@ -109,8 +109,8 @@ def _line(text: str, *, markup: bool = False) -> None:
 
 
 def _setting(parameter: "Parameter") -> str:
-    value = "(required)" if parameter.required else f"= {_plain(parameter.default)}"
-    return escape(" ".join(filter(None, (parameter.name, value, parameter.units))))
+    value = ", required" if parameter.required else f" = {_plain(parameter.default)}"
+    return escape(f"{parameter.name}: {parameter.type}{value} {parameter.units}".rstrip())
 
 
 def _plain(value: Any) -> str:

@@ -53,7 +53,7 @@ def compile_kernels(pipeline: "Pipeline", *, quiet: bool) -> None:
     if not compile_ahead.is_due(pipeline):
         return
     if not quiet:
-        say("compiling kernels, once on this machine (about 40 s)")
+        say("compiling kernels, once on this machine (about a minute)")
     with progress("compile", quiet=quiet) as shown:
         compile_ahead.run(pipeline, progress=shown)
 

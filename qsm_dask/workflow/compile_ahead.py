@@ -1,6 +1,6 @@
 """Compile the kernels of a pipeline once for this machine, before workers need them.
 
-Numba compiles a function when it is first called, for about 40 s in all with the default pipeline;
+Numba compiles a function when it is first called, for most of a minute in all with the default pipeline;
 workers that start together would each do so, silently. One process runs the steps on a tiny
 head instead, and leaves the code in the cache that all processes of this user share.
 """

@@ -21,7 +21,7 @@ def test_every_stage_is_listed_with_all_that_there_is_to_know(told):
 def test_a_parameter_in_the_list_has_default_units_and_meaning(qsm):
     code, out, _ = qsm("stages")
     assert code == 0
-    assert "radius_mm = 12.0 mm  largest radius" in out
+    assert "radius_mm: number = 12.0 mm  largest radius" in out
     assert "doi 10.1002/mrm.23000" in out
     assert "float32 volumes" in out
 
@@ -29,7 +29,7 @@ def test_a_parameter_in_the_list_has_default_units_and_meaning(qsm):
 def test_one_stage_is_told_in_full(qsm):
     code, out, _ = qsm("stages", "reference.region")
     assert code == 0
-    assert "labels (required)  list of whole numbers" in out
+    assert "labels: list of whole numbers, required" in out
     assert "qsm-dask apply reference.region -i chi=FILE -i dseg=FILE -i mask=FILE --set labels=VALUE -o DIR" in out
     assert "--b0 TESLA --te SECONDS" in qsm("stages", "inversion.fansi")[1]
 
