@@ -9,6 +9,7 @@ import typer
 
 from qsm_dask.cli import choices, cohorts, looks, tools
 from qsm_dask.cli.console import complain, show_log
+from qsm_dask.cli.stopping import remembering
 from qsm_dask.errors import ConfigError, InputError, QsmError
 
 app = typer.Typer(
@@ -76,7 +77,8 @@ def main() -> None:
     """Run the command line; exit 0 when all is well, 1 when scans failed, 2 on wrong usage, 130 when stopped."""
     show_log()
     try:
-        app(prog_name="qsm-dask")
+        with remembering():
+            app(prog_name="qsm-dask")
     except (ConfigError, InputError) as error:
         complain(str(error))
         sys.exit(2)

@@ -14,6 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.status import Status
 from rich.table import Table
 
+from qsm_dask.cli.stopping import check_stopped
+
 OUT = Console(soft_wrap=True)
 ERR = Console(stderr=True, soft_wrap=True)
 
@@ -61,13 +63,14 @@ def waiting(what: str, *, quiet: bool) -> Iterator[None]:
 
 
 @contextmanager
-def progress(title: str, *, quiet: bool) -> Iterator[Report | None]:
-    """A progress bar; yields what a workflow calls with (finished, in all, name), or None when quiet.
+def progress(title: str, *, quiet: bool) -> Iterator[Report]:
+    """A progress bar; yields what a workflow calls with (finished, in all, name), and what answers to Ctrl-C.
 
     It appears with the first call, or after a second without one; if none comes, it leaves no trace.
     """
+    check_stopped()
     if quiet:
-        yield None
+        yield lambda _finished, _total, _name: check_stopped()
         return
     columns = (
         TextColumn(f"{title:<9}"),
@@ -84,6 +87,7 @@ def progress(title: str, *, quiet: bool) -> Iterator[Report | None]:
     bar.live.transient = True  # nothing done yet: an error should stand alone
 
     def report(finished: int, total: int, name: str) -> None:
+        check_stopped()
         bar.live.transient = False
         bar.start()
         bar.update(task, completed=finished, total=total, name=name)

@@ -1,10 +1,12 @@
 """Mistakes at the command line: one line that says what to do, the right exit code, and nothing left behind."""
 
 import json
+import signal
+from contextlib import suppress
 
 import pytest
 
-from qsm_dask.workflow import status
+from qsm_dask.workflow import status, verify
 from tests.workflow import cohorts
 
 
@@ -85,6 +87,23 @@ def test_ctrl_c_is_one_line_and_130(qsm, tmp_path, monkeypatch):
     code, out, err = qsm("status", tmp_path)
     assert (code, out) == (130, "")
     assert err.splitlines() == ["error: stopped; what is done is kept: run the same command again to go on from there"]
+
+
+def test_ctrl_c_that_a_library_swallowed_counts_at_the_next_scan(qsm, tmp_path, monkeypatch):
+    cohorts.create(tmp_path)
+
+    def swallow(_cohort, _engine, *, progress):
+        with suppress(BaseException):  # as a bare `except:` around an import does
+            signal.raise_signal(signal.SIGINT)
+        progress(1, 2, "sub-01")
+        pytest.fail("the interrupt was lost")
+
+    monkeypatch.setattr(verify, "run", swallow)
+    for quiet in ((), ("--quiet",)):
+        code, out, err = qsm("verify", tmp_path, *quiet)
+        assert (code, out) == (130, "")
+        assert "stopped" in err
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_disk_that_is_full_is_one_line(qsm, tmp_path, monkeypatch):
