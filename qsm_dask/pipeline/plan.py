@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from qsm_dask.digests import digest_of
 from qsm_dask.errors import ConfigError, StageError
 from qsm_dask.kernels.solved import Solved
-from qsm_dask.pipeline.steps import Step, digest_of
+from qsm_dask.pipeline.steps import Step
 from qsm_dask.quantities import NODES, quantity
 from qsm_dask.scan import Geometry
 

@@ -16,11 +16,12 @@ from typing import Any
 
 import pandas as pd
 
+from qsm_dask.digests import digest_of, digest_of_array
 from qsm_dask.engine.base import Engine, Outcome
 from qsm_dask.engine.resources import PeakMemory
 from qsm_dask.errors import InputError, NoPhase
 from qsm_dask.io import bids as dataset
-from qsm_dask.io import changes, digests
+from qsm_dask.io import changes
 from qsm_dask.io import derivatives as maps
 from qsm_dask.io.acquisition import Acquisition
 from qsm_dask.io.echoes import choose_parts
@@ -195,7 +196,7 @@ def _request(acquisition: Acquisition, sign: PhaseSign) -> str:
         (m.quantity, m.file.label, [s.label for s in m.sidecars], m.table.label if m.table else None, m.units)
         for m in acquisition.maps
     ]
-    return digests.of_value([VERSION, images, found, acquisition.notes, sign.to_dict(acquisition.key)])
+    return digest_of([VERSION, images, found, acquisition.notes, sign.to_dict(acquisition.key)])
 
 
 def _data(acquisition: Acquisition) -> list[str]:
@@ -205,8 +206,8 @@ def _data(acquisition: Acquisition) -> list[str]:
 
 
 def _attributes(reading: Reading) -> dict[str, Any]:
-    leaves = {name: digests.of_value(value) for name, value in reading.header.items()}
-    leaves |= {name: digests.of_array(array) for name, array in reading.arrays.items()}
+    leaves = {name: digest_of(value) for name, value in reading.header.items()}
+    leaves |= {name: digest_of_array(array) for name, array in reading.arrays.items()}
     geometry = reading.geometry.to_dict()
     # The index holds ten thousand scans: it says where a quantity comes from, but names files of derivatives only.
     brief = {
@@ -254,7 +255,7 @@ def _news(rows: Iterable[Row], known: Mapping[str, str]) -> list[Row]:
 def _told(row: Mapping[str, Any]) -> str:
     """What a row says, but for what it cost."""
     facts = json.loads(row["facts"]) if isinstance(row["facts"], str) else row["facts"]
-    return digests.of_value([row["state"], row["digest"], row["reason"], facts])
+    return digest_of([row["state"], row["digest"], row["reason"], facts])
 
 
 def _known(cohort: CohortStore) -> dict[str, str]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import scipy.fft
 
+from qsm_dask.digests import checksum
 from qsm_dask.engine.base import Engine, Outcome
 from qsm_dask.engine.resources import PeakMemory
 from qsm_dask.errors import ConfigError, QsmError
@@ -18,7 +19,6 @@ from qsm_dask.pipeline import NodeResult, Pipeline, Plan
 from qsm_dask.provenance import software
 from qsm_dask.scan import Geometry, ScanKey
 from qsm_dask.store import INGEST_KEY, PIPELINE, CohortStore, Commit, Recorder
-from qsm_dask.store.commit import checksum
 
 Row = dict[str, Any]
 

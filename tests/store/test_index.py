@@ -159,6 +159,29 @@ def test_a_reader_whose_segments_are_merged_away_lists_again(
     assert len(segments(store)) == 2
 
 
+def test_a_listing_that_a_rival_tears_is_made_again(store: CohortStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A listing reads a folder bit by bit: here a rival merges while it runs.
+
+    The merged segment appeared behind the place it had reached, the others were gone before it came to them.
+    """
+    for n in range(64):
+        store.record([row(f"sub-{n:03d}")])
+    reader = CohortStore.open(store.path)
+    names, torn = reader._files.names, []
+
+    def listed(prefix: str) -> list[str]:
+        before = names(prefix)
+        if prefix == "index" and not torn:
+            torn.append(prefix)
+            store.record([row("sub-064")])
+            return [name for name in before if name in names(prefix)]
+        return names(prefix)
+
+    monkeypatch.setattr(reader._files, "names", listed)
+    assert len(reader.index()) == 65
+    assert torn
+
+
 ROWS = st.lists(
     st.tuples(
         st.sampled_from(["sub-1", "sub-2"]), st.sampled_from(["field", "maps"]), st.sampled_from(STATES),
