@@ -16,7 +16,7 @@ from qsm_dask.errors import ConfigError
 from qsm_dask.scan import Geometry, ScanKey
 from qsm_dask.store import INGEST_KEY, PIPELINE, CohortStore, Commit
 
-STATES = ("failed", "started", "pending", "skipped", "done")
+STATES = ("failed", "pending", "skipped", "done")
 """Of a node and of a scan; a scan has the first of them that any of its nodes has."""
 
 

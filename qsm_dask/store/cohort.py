@@ -247,7 +247,7 @@ class CohortStore:
         return [(node, key) for node, key in found if MARKER in self._files.names(f"{top}/{node}/{key}")]
 
     def record(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Append rows to the cohort index: what was started, done, skipped or failed.
+        """Append rows to the cohort index: what was done, skipped or failed.
 
         Parameters
         ----------

@@ -23,7 +23,7 @@ from qsm_dask.store.commit import plain
 from qsm_dask.store.files import Files
 from qsm_dask.store.layout import INDEX
 
-STATES = ("done", "failed", "skipped", "started")
+STATES = ("done", "failed", "skipped")
 
 SCHEMA = pa.schema(
     [
@@ -85,14 +85,13 @@ class Index:
         if row["state"] not in STATES:
             raise StoreError(f"{row['scan']} {row['node']}: state {row['state']!r} is none of {', '.join(STATES)}")
         self._rows += 1
-        facts = row.get("facts") or {}
         given = {name: value for name, value in row.items() if value is not None}
         return {
             **_TEXTS,
             "time": datetime.now(UTC),
             **given,
             "scan": str(row["scan"]),
-            "facts": facts if isinstance(facts, str) else canonical(plain(facts)).decode(),
+            "facts": facts_text(row),
             "driver": self._driver,
             "n": self._rows,
         }
@@ -152,6 +151,12 @@ def _newest(table: pa.Table) -> pd.DataFrame:
     frame: pd.DataFrame = table.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
     frame = frame.sort_values(["scan", "node", "time", "n", "driver"], kind="stable")
     return frame.drop_duplicates(["scan", "node"], keep="last", ignore_index=True)
+
+
+def facts_text(row: Mapping[str, Any]) -> str:
+    """The facts of a row, as its column `facts` keeps them."""
+    facts = row.get("facts") or {}
+    return facts if isinstance(facts, str) else canonical(plain(facts)).decode()
 
 
 def facts_of(text: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ in a sidecar, a copy with new times or another compression changes nothing downs
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
@@ -105,21 +105,21 @@ def run(
     acquisitions = maps.attach(index.acquisitions, sources, chosen)
     about, table = dataset.description(root), dataset.participants(root)
     _write_documents(cohort, root, about, table, [str(source) for source in sources])
-    known = _known(cohort)
+    known = cohort.scans()
     judged = [(acquisition, _refused(acquisition)) for acquisition in acquisitions]
     ready = [acquisition for acquisition, row in judged if row is None]
     rows = [row for _, row in judged if row is not None]
     outcomes = engine.map(partial(ingest_scan, cohort, sign), ready, memory=projected_memory, retries=1)
     with Recorder(cohort) as recorder:
-        recorder.add(_news(rows, known))
+        recorder.add(rows)
         for count, outcome in enumerate(outcomes, start=len(rows) + 1):
             rows.append(outcome.value if outcome.ok else _failed_outcome(outcome))
-            recorder.add(_news(rows[-1:], known))
+            recorder.add([_indexed(rows[-1])])
             if progress is not None:
                 progress(count, len(acquisitions), str(outcome.key))
     whole = not (participants or sessions or filters)
-    present = {str(acquisition.key) for acquisition in acquisitions}
-    gone = sorted(scan for scan in known if scan not in present) if whole else []
+    present = {acquisition.key for acquisition in acquisitions}
+    gone = [str(scan) for scan in known if scan not in present] if whole else []
     return _summary(rows, gone, [*index.warnings, *_doubles(table)])
 
 
@@ -246,25 +246,9 @@ def _failed_outcome(outcome: Outcome) -> Row:
     return _row(outcome.key, "failed", reason) | {"seconds": outcome.seconds}
 
 
-def _news(rows: Iterable[Row], known: Mapping[str, str]) -> list[Row]:
-    """The rows that say what the index does not say yet, as it keeps them."""
-    new = [row for row in rows if known.get(row["scan"]) != _told(row)]
-    return [{name: value for name, value in row.items() if name != "changed"} for row in new]
-
-
-def _told(row: Mapping[str, Any]) -> str:
-    """What a row says, but for what it cost."""
-    facts = json.loads(row["facts"]) if isinstance(row["facts"], str) else row["facts"]
-    return digest_of([row["state"], row["digest"], row["reason"], facts])
-
-
-def _known(cohort: CohortStore) -> dict[str, str]:
-    index = cohort.index()
-    rows = index[index["node"] == "ingest"]
-    columns = ["scan", "state", "digest", "reason", "facts"]
-    return {
-        values[0]: _told(dict(zip(columns, values, strict=True))) for values in rows[columns].itertuples(index=False)
-    }
+def _indexed(row: Row) -> Row:
+    """A row as the index keeps it."""
+    return {name: value for name, value in row.items() if name != "changed"}
 
 
 def _write_documents(

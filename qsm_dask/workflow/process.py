@@ -22,9 +22,6 @@ from qsm_dask.store import INGEST_KEY, PIPELINE, CohortStore, Commit, Recorder
 
 Row = dict[str, Any]
 
-HEADER = ("te", "b0", "b0_dir", "voxel_size", "affine")
-"""Quantities that the ingest commit carries as attributes, not as arrays."""
-
 _HEADROOM = 1.1
 """Allocators fragment: a worker needs a little more than the arrays themselves."""
 
@@ -84,14 +81,12 @@ def run(
     plans, refused = _plans(cohort, pipeline, participants, sessions, summary)
     document = json.dumps(dict(pipeline.source), indent=2).encode()
     cohort.write_document(PIPELINE, document)
-    cohort.record(refused)
-    known = _known(cohort)
     task = partial(process_scan, cohort, dict(pipeline.source), checksum(document), engine.threads)
     outcomes = engine.map(task, plans, memory=partial(_projected, plans), retries=retries, timeout_s=timeout_s)
     with Recorder(cohort) as recorder:
+        recorder.add(refused)
         for count, outcome in enumerate(outcomes, start=1):
-            rows = _account(cohort, outcome, summary, plans)
-            recorder.add([row for row in rows if known.get((row["scan"], row["node"])) != _told(row)])
+            recorder.add(_account(cohort, outcome, summary, plans))
             if progress is not None:
                 progress(count, len(plans), str(outcome.key))
     return summary
@@ -217,17 +212,6 @@ def _unfinished(cohort: CohortStore, key: ScanKey, plan: Plan) -> tuple[str, str
     )
 
 
-def _known(cohort: CohortStore) -> dict[tuple[str, str], tuple[Any, ...]]:
-    """What the index says of each node: a row that says the same again would only hide what the real run cost."""
-    columns = ["scan", "node", "state", "key", "digest", "reason", "facts"]
-    rows = (dict(zip(columns, row, strict=True)) for row in cohort.index()[columns].itertuples(index=False))
-    return {(row["scan"], row["node"]): _told(row | {"facts": json.loads(row["facts"])}) for row in rows}
-
-
-def _told(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    return row["state"], row["key"], row["digest"], row["reason"], row["facts"].get("run")
-
-
 def _projected(plans: Mapping[ScanKey, Plan], key: ScanKey) -> int:
     """Peak memory of the scan's pipeline [bytes], the process's own not included."""
     return int(_HEADROOM * plans[key].peak_bytes())
@@ -264,7 +248,7 @@ def _plans(
             facts = json.loads(str(record.facts))
             summary.without_labels += "dseg" not in facts["sources"]
             try:
-                plans[key] = pipeline.plan(Geometry.from_dict(facts["geometry"]), {*facts["sources"], *HEADER})
+                plans[key] = pipeline.plan(Geometry.from_dict(facts["geometry"]), facts["sources"])
             except ConfigError as error:
                 summary.failures[str(key)] = str(error)
                 refused.append(_failed(key, "field", str(error)))

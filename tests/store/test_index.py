@@ -65,10 +65,10 @@ def test_the_row_of_a_commit_says_what_tables_need(write: Write, store: CohortSt
 
 
 def test_the_newest_row_of_each_node_counts(store: CohortStore) -> None:
-    store.record([row(time=NOON), row(node="maps", state="started", time=NOON)])
+    store.record([row(time=NOON), row(node="maps", state="skipped", time=NOON)])
     store.record([row(state="failed", time=NOON + timedelta(seconds=1)), row("sub-02", time=NOON)])
-    store.record([row(state="started", time=NOON - timedelta(seconds=1))])
-    assert states(store) == {("sub-01", "field"): "failed", ("sub-01", "maps"): "started", ("sub-02", "field"): "done"}
+    store.record([row(state="done", time=NOON - timedelta(seconds=1))])
+    assert states(store) == {("sub-01", "field"): "failed", ("sub-01", "maps"): "skipped", ("sub-02", "field"): "done"}
 
 
 def test_rows_of_one_instant_count_in_the_order_they_were_given(store: CohortStore) -> None:
@@ -109,7 +109,7 @@ def test_a_row_that_makes_no_sense_is_refused(store: CohortStore, bad: dict[str,
 
 def test_segments_stay_few_and_nothing_is_lost(store: CohortStore) -> None:
     for n in range(200):
-        store.record([row(f"sub-{n:03d}"), row(f"sub-{n:03d}", "maps", "started")])
+        store.record([row(f"sub-{n:03d}"), row(f"sub-{n:03d}", "maps", "failed")])
     assert len(segments(store)) <= 129
     assert len(CohortStore.open(store.path).index()) == 400
 
