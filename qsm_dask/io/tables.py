@@ -35,6 +35,12 @@ def parquet_bytes(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> bytes
     return bytes(sink.getvalue())
 
 
+def frame_bytes(frame: pd.DataFrame) -> bytes:
+    """Write a table without its index as a Parquet file; a column holds values of one type, or missing ones."""
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    return parquet_bytes(table.to_batches(), table.schema)
+
+
 def read_parquet(
     data: bytes, columns: Sequence[str] | None = None, filters: Sequence[tuple[str, str, Any]] | None = None
 ) -> pd.DataFrame:

@@ -15,8 +15,9 @@ from qsm_dask.errors import DamageError, StoreError
 from qsm_dask.quantities import COORDINATES, NODES, SPACE, quantity
 from qsm_dask.scan import ScanKey
 from qsm_dask.store.commit import Commit
+from qsm_dask.store.documents import PIPELINE
 from qsm_dask.store.index import facts_of
-from qsm_dask.store.layout import INGEST_KEY, PIPELINE
+from qsm_dask.store.layout import INGEST_KEY
 
 if TYPE_CHECKING:
     from qsm_dask.store.cohort import CohortStore

@@ -15,10 +15,12 @@ from qsm_dask.digests import checksum
 from qsm_dask.engine.base import Engine, Outcome
 from qsm_dask.engine.resources import PeakMemory
 from qsm_dask.errors import ConfigError, QsmError
+from qsm_dask.io.documents import json_bytes
 from qsm_dask.pipeline import NodeResult, Pipeline, Plan
 from qsm_dask.provenance import software
 from qsm_dask.scan import Geometry, ScanKey
-from qsm_dask.store import INGEST_KEY, PIPELINE, CohortStore, Commit, Recorder
+from qsm_dask.store import INGEST_KEY, CohortStore, Commit, Recorder
+from qsm_dask.store.documents import PIPELINE
 
 Row = dict[str, Any]
 
@@ -79,7 +81,7 @@ def run(
         )
     summary = Summary()
     plans, refused = _plans(cohort, pipeline, participants, sessions, summary)
-    document = json.dumps(dict(pipeline.source), indent=2).encode()
+    document = json_bytes(pipeline.source)
     cohort.write_document(PIPELINE, document)
     task = partial(process_scan, cohort, dict(pipeline.source), checksum(document), engine.threads)
     outcomes = engine.map(task, plans, memory=partial(_projected, plans), retries=retries, timeout_s=timeout_s)

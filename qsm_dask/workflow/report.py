@@ -1,12 +1,8 @@
-"""The report of a cohort: one page that opens from disk, and a picture a scan.
-
-report/index.html         the page
-report/scans/<scan>.png   its pictures, each drawn by one task
-report/pictures.json      what each picture shows, so that it is drawn again only when that changed
-"""
+"""The report of a cohort: one page that opens from disk, and a picture a scan, each drawn by one task."""
 
 import json
 import math
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +17,9 @@ from numpy.typing import NDArray
 
 from qsm_dask.engine.base import Engine, SerialEngine
 from qsm_dask.errors import StoreError
+from qsm_dask.io.documents import json_bytes
 from qsm_dask.io.tables import read_parquet, read_tsv
+from qsm_dask.participants import Participants, read
 from qsm_dask.pipeline import Pipeline
 from qsm_dask.quantities import NODES
 from qsm_dask.report import assembly
@@ -30,18 +28,29 @@ from qsm_dask.report.pages import Page, Picture, ScanLine, group, render
 from qsm_dask.report.planes import Orientation
 from qsm_dask.scan import ScanKey
 from qsm_dask.standing import STATES, Standing, standings
-from qsm_dask.store import PIPELINE, CohortStore, Commit
+from qsm_dask.store import CohortStore, Commit
+from qsm_dask.store.documents import (
+    DATASET,
+    PICTURES,
+    PIPELINE,
+    REGIONS,
+    REPORT,
+    SCANS,
+    WARNINGS,
+    WIDE,
+    WIDE_DICTIONARY,
+    picture,
+    read_json,
+)
 
-PAGE = "report/index.html"
-PICTURES = "report/pictures.json"
 DRAWING = 1
 """Raised when pictures change, so that they are drawn again."""
 
 _TABLES = {
-    "../tables/regions.parquet": "a row a value, for programs",
-    "../tables/regions.tsv": "a row a scan, joined with participants",
-    "../tables/regions.json": "what its columns are",
-    "../tables/scans.tsv": "every scan, and why it has no values",
+    REGIONS: "a row a value, for programs",
+    WIDE: "a row a scan, joined with participants",
+    WIDE_DICTIONARY: "what its columns are",
+    SCANS: "every scan, and why it has no values",
 }
 _NO_LABELS = "No label image, so values of the whole brain only: name a folder with --derivatives DIR:dseg"
 _OLD_TABLES = "The region tables are older than these results: run qsm-dask compare"
@@ -101,8 +110,8 @@ def run(
     pictures, troubles = _draw(cohort, found.drawings, engine or SerialEngine(sys.maxsize), progress)
     found.warnings += troubles
     page = _page(cohort, found, pictures)
-    cohort.write_document(PAGE, render(page))
-    return cohort.path / PAGE
+    cohort.write_document(REPORT, render(page))
+    return cohort.path / REPORT
 
 
 def draw_scan(path: str, drawing: Drawing) -> dict[str, Any]:
@@ -122,11 +131,11 @@ def draw_scan(path: str, drawing: Drawing) -> dict[str, Any]:
     layers = list(_layers(cohort, newest, mask, float(header["b0"])))
     everything = np.ones(ingested["geometry"]["shape"], dtype=np.bool_)
     png = mosaic(layers, everything if mask is None else mask, header["affine"])
-    name = f"scans/{drawing.scan}.png"
-    cohort.write_document(f"report/{name}", png)
+    name = picture(drawing.scan)
+    cohort.write_document(name, png)
     width, height = size_of(png)
     titles = tuple(" ".join(layer.title.split()) for layer in layers)
-    return asdict(Picture(name, width, height, titles, round(Orientation.of(header["affine"]).tilt, 1)))
+    return asdict(Picture(_beside_page(name), width, height, titles, round(Orientation.of(header["affine"]).tilt, 1)))
 
 
 def _volume(cohort: CohortStore, newest: Mapping[str, Commit], name: str) -> NDArray[Any] | None:
@@ -157,8 +166,7 @@ def _draw(
     progress: Callable[[int, int, str], None] | None,
 ) -> tuple[dict[str, Picture], list[tuple[str, str]]]:
     """Every scan's picture, drawn now or before; and why some have none."""
-    document = cohort.read_document(PICTURES)
-    before: dict[str, dict[str, Any]] = {} if document is None else json.loads(document)
+    before: dict[str, dict[str, Any]] = read_json(cohort, PICTURES) or {}
     known = {d.scan: before[d.scan] for d in drawings if before.get(d.scan, {}).get("token") == d.token}
     wanted = [drawing for drawing in drawings if drawing.scan not in known]
     troubles = []
@@ -171,7 +179,7 @@ def _draw(
             troubles.append((f"No picture: {outcome.error}", drawing.scan))
         if progress is not None:
             progress(count, len(wanted), drawing.scan)
-    cohort.write_document(PICTURES, json.dumps(known, sort_keys=True, indent=1).encode())
+    cohort.write_document(PICTURES, json_bytes(dict(sorted(known.items()))))
     fields = tuple(Picture.__dataclass_fields__)
     return {scan: Picture(**{name: facts[name] for name in fields}) for scan, facts in known.items()}, troubles
 
@@ -183,7 +191,7 @@ def _projected(drawing: Drawing) -> int:
 
 def _gather(cohort: CohortStore) -> _Gathered:
     found = _Gathered()
-    table = _participants(cohort)
+    table = Participants(read(cohort)).unambiguous
     columns = assembly.person_columns(table)
     people = assembly.person_cells(table, columns)
     for standing in standings(cohort, Pipeline.from_mapping):
@@ -229,8 +237,8 @@ def _gather_ingested(found: _Gathered, standing: Standing, ingest: Commit) -> No
 
 
 def _page(cohort: CohortStore, found: _Gathered, pictures: Mapping[str, Picture]) -> Page:
-    about = _json(cohort, "dataset.json")
-    pipeline = _json(cohort, PIPELINE)
+    about = read_json(cohort, DATASET) or {}
+    pipeline = read_json(cohort, PIPELINE) or {}
     table = _medians(cohort)
     values = {} if table is None else assembly.medians(table)
     charts, hidden = assembly.charts(values)
@@ -250,7 +258,7 @@ def _page(cohort: CohortStore, found: _Gathered, pictures: Mapping[str, Picture]
         pipeline_summary=str(pipeline.get("summary", "")).strip(),
         counts={state: states[state] for state in reversed(STATES)},
         scans=tuple(lines),
-        participant_columns=assembly.person_columns(_participants(cohort)),
+        participant_columns=assembly.person_columns(Participants(read(cohort)).unambiguous),
         value_columns=structures,
         failures=group((line.reason, line.scan) for line in lines if line.state == "failed"),
         warnings=group(warnings),
@@ -259,25 +267,20 @@ def _page(cohort: CohortStore, found: _Gathered, pictures: Mapping[str, Picture]
         steps=steps,
         steps_scan="" if found.example is None else str(found.example.scan),
         versions=versions,
-        files=() if table is None else tuple(_TABLES.items()),
+        files=() if table is None else tuple((_beside_page(name), about) for name, about in _TABLES.items()),
         newest=_newest(cohort),
         reference=_reference(table),
         hidden_regions=hidden,
     )
 
 
-def _json(cohort: CohortStore, name: str) -> dict[str, Any]:
-    document = cohort.read_document(name)
-    return {} if document is None else dict(json.loads(document))
-
-
-def _participants(cohort: CohortStore) -> pd.DataFrame | None:
-    document = cohort.read_document("participants.parquet")
-    return None if document is None else read_parquet(document).drop_duplicates("participant_id")
+def _beside_page(document: str) -> str:
+    """Where a document lies, seen from the page."""
+    return os.path.relpath(document, Path(REPORT).parent)
 
 
 def _medians(cohort: CohortStore) -> pd.DataFrame | None:
-    document = cohort.read_document("tables/regions.parquet")
+    document = cohort.read_document(REGIONS)
     if document is None:
         return None
     columns = ("scan", "map", "structure", "hemisphere", "value", "reference")
@@ -295,14 +298,13 @@ def _reference(table: pd.DataFrame | None) -> str:
 
 def _table_warnings(cohort: CohortStore, digests: Mapping[str, str]) -> list[tuple[str, str]]:
     """What `compare` noted; and which results are newer than its tables."""
-    document = cohort.read_document("tables/scans.tsv")
+    document = cohort.read_document(SCANS)
     if document is None:
         return []
     table = read_tsv(document)
     told = dict(zip(table["scan"], table["digest"], strict=True))
     old = [(_OLD_TABLES, scan) for scan, digest in digests.items() if told.get(scan) != digest]
-    notes = cohort.read_document("tables/warnings.json")
-    return [*old, *((str(text), "") for text in json.loads(notes or b"[]"))]
+    return [*old, *((str(text), "") for text in read_json(cohort, WARNINGS) or ())]
 
 
 def _methods(cohort: CohortStore, example: Standing | None) -> tuple[tuple[Any, ...], dict[str, str]]:
