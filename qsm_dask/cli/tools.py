@@ -153,6 +153,41 @@ def demo(
     raise typer.Exit(1 if summary.failures else 0)
 
 
+def gc(
+    cohort: cohorts.Cohort,
+    older_than: Annotated[float, typer.Option(min=0.0, help="Leave alone what is younger, in hours.")] = 24.0,
+    superseded: Annotated[
+        bool, typer.Option("--superseded", help="Also results of earlier pipelines, where the present one's are whole.")
+    ] = False,
+    delete: Annotated[
+        bool, typer.Option("--delete", help="Remove what is found; without it, it is only listed.")
+    ] = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Find what no commit names, such as the arrays of runs that were killed, and free its space."""
+    from qsm_dask.workflow import gc as workflow
+
+    store = cohorts.open_store(cohort)
+    with progress("gc", quiet=quiet or as_json) as shown:
+        summary = workflow.run(store, older_than_h=older_than, superseded=superseded, delete=delete, progress=shown)
+    rows: list[dict[str, Any]] = [
+        {"scan": str(one.scan), "node": one.node, "kind": one.kind, "bytes": one.size, "place": one.place}
+        for one in summary.found
+    ]
+    if as_json:
+        write_json(rows)
+    else:
+        for row in rows:
+            OUT.print(
+                f"{row['kind']:<10}  {row['bytes'] / 2**20:8.1f} MiB  {row['place']}", highlight=False, markup=False
+            )
+        say(
+            f"{len(rows)} found, {summary.size / 2**20:.1f} MiB"
+            + ("; removed" if summary.removed else "; nothing was removed: --delete does" if rows else "")
+        )
+
+
 def _per_region(found: "list[Recovered]") -> list[dict[str, Any]]:
     regions: dict[str, list[Recovered]] = {}
     for row in found:

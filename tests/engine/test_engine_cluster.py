@@ -21,8 +21,8 @@ from qsm_dask.engine import KINDS, Outcome, SerialEngine, open_engine
 from qsm_dask.engine.dask import DaskEngine
 from qsm_dask.engine.resources import Machine
 from qsm_dask.engine.sizing import plan, task_limit
-from qsm_dask.kernels.fourier import CACHE_BYTES
 from qsm_dask.errors import ConfigError
+from qsm_dask.kernels.fourier import CACHE_BYTES
 from tests.engine.processes import children, eventually, running
 from tests.engine.tasks import Script, no_memory
 
