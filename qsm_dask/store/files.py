@@ -126,7 +126,7 @@ class LocalFiles:
     def put_all(self, objects: Iterable[tuple[str, bytes]]) -> None:
         """Write files that nobody reads yet, then make their folders durable."""
         folders: dict[str, None] = {}
-        for batch in _batches(objects):
+        for batch in batches(objects):
             files = [(self._path(key), data) for key, data in batch]
             for folder in dict.fromkeys(os.path.dirname(path) for path, _ in files):
                 if folder not in folders:
@@ -224,7 +224,7 @@ class LocalFiles:
                 return
 
 
-def _batches(objects: Iterable[tuple[str, bytes]]) -> Iterator[list[tuple[str, bytes]]]:
+def batches(objects: Iterable[tuple[str, bytes]]) -> Iterator[list[tuple[str, bytes]]]:
     """Objects by 32 MiB: whoever packs them is not disturbed by those who write, and memory stays bounded."""
     batch: list[tuple[str, bytes]] = []
     for key, data in objects:
@@ -267,12 +267,14 @@ def _sync_folder(folder: str) -> None:
 
 
 def files_at(place: str | Path) -> Files:
-    """The backend of a place.
+    """The backend of a place: a folder, or a URL of an object store.
 
     Raises
     ------
     StoreError : no backend serves such a place.
     """
     if "://" in str(place):
-        raise StoreError(f"{place}: a cohort is a folder of this machine or of a file system that it mounts")
+        from qsm_dask.store.objects import ObjectFiles  # what needs an extra is imported when asked for
+
+        return ObjectFiles(str(place))
     return LocalFiles(Path(place).absolute())

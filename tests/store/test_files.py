@@ -1,4 +1,4 @@
-"""What the store asks of every backend; a new backend joins `BACKENDS` and must pass all of it."""
+"""What the store asks of every backend; a new backend joins the fixture `files` and must pass all of it."""
 
 import errno
 import os
@@ -14,12 +14,12 @@ from qsm_dask.errors import StoreError
 from qsm_dask.store import files as files_module
 from qsm_dask.store.files import Files, LocalFiles, files_at
 
-BACKENDS: dict[str, Callable[[Path], Files]] = {"local": LocalFiles}
 
-
-@pytest.fixture(params=sorted(BACKENDS))
+@pytest.fixture(params=["local", "s3"])
 def files(request: pytest.FixtureRequest, tmp_path: Path) -> Files:
-    return BACKENDS[request.param](tmp_path / "root")
+    if request.param == "local":
+        return LocalFiles(tmp_path / "root")
+    return files_at(request.getfixturevalue("s3_url"))
 
 
 def test_an_object_is_read_as_it_was_put(files: Files) -> None:
@@ -222,5 +222,5 @@ def test_a_failed_put_all_returns_when_nobody_writes_any_more(tmp_path: Path, mo
 
 
 def test_a_url_is_refused_until_a_backend_serves_it() -> None:
-    with pytest.raises(StoreError, match="s3://bucket/cohort: a cohort is a folder"):
-        files_at("s3://bucket/cohort")
+    with pytest.raises(StoreError, match="ftp://host/cohort: a cohort is a folder, or a URL s3://"):
+        files_at("ftp://host/cohort")
