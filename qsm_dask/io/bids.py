@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from qsm_dask.errors import InputError
 from qsm_dask.io.acquisition import Acquisition, FileRef, Image
 from qsm_dask.io.filters import Filters
 from qsm_dask.io.names import PARTS, RAW_SUFFIXES, Name, canonical
+from qsm_dask.io.tables import read_tsv
 from qsm_dask.io.tree import Entry, Folder, Found, subjects, walk
 from qsm_dask.scan import ScanKey
 from qsm_dask.wording import some
@@ -230,8 +230,7 @@ def participants(root: Path) -> pd.DataFrame | None:
     if not path.is_file():
         return None
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        table = pd.read_csv(StringIO(text), sep="\t", na_values=["n/a", ""], keep_default_na=False, dtype=str)
+        table = read_tsv(path.read_bytes())
     except (ValueError, OSError) as error:
         raise InputError(f"{path}: cannot be read as a tab-separated table: {error}") from error
     if "participant_id" not in table.columns:

@@ -69,8 +69,8 @@ def tsv_bytes(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
 
 
 def read_tsv(data: bytes) -> pd.DataFrame:
-    """Read what `tsv_bytes` writes, every cell as text; missing ones are NaN."""
-    return pd.read_csv(io.BytesIO(data), sep="\t", dtype=str, na_values=[MISSING], keep_default_na=False)
+    """Read a table as BIDS has them, every cell as text; missing ones (`n/a`, or empty) are NaN."""
+    return pd.read_csv(io.BytesIO(data), sep="\t", dtype=str, na_values=[MISSING, ""], keep_default_na=False)
 
 
 def _lines(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[str]:
