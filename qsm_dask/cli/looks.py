@@ -90,6 +90,8 @@ def _show_status(found: "Status", cohort: Path) -> None:
     )
     for reason, count in Counter(one["reason"] for one in found.left_out).items():
         OUT.print(f"left out in {count} scans: {reason}", highlight=False, markup=False)
+    for one in found.warnings:
+        OUT.print(f"warning   {one['scan']}: {one['reason']}", highlight=False, markup=False)
 
 
 def _origin(source: Mapping[str, Any]) -> str:

@@ -8,8 +8,9 @@ from typing import Any
 
 from qsm_dask import resources
 from qsm_dask.errors import ConfigError
+from qsm_dask.pipeline.choice import make_plan
 from qsm_dask.pipeline.parameters import resolve
-from qsm_dask.pipeline.plan import Plan, make_plan
+from qsm_dask.pipeline.plan import Plan
 from qsm_dask.pipeline.steps import Step
 from qsm_dask.quantities import RAW, base_name, quantity
 from qsm_dask.scan import Geometry

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from qsm_dask.errors import DamageError, StoreError
 from qsm_dask.scan import ScanKey
-from qsm_dask.store import attempts, founding
+from qsm_dask.store import attempts, founding, sweep
 from qsm_dask.store.commit import Commit, outputs_digest, plain
 from qsm_dask.store.files import files_at
 from qsm_dask.store.index import Index
@@ -253,8 +253,31 @@ class CohortStore:
         found = [(node, key) for node in self._files.names(top) for key in self._files.names(f"{top}/{node}")]
         return [(node, key) for node, key in found if MARKER in self._files.names(f"{top}/{node}/{key}")]
 
+    def stored_scans(self) -> list[ScanKey]:
+        """Every scan that has a folder, whether or not the index knows it, by listing; for repair, not for status."""
+        found = []
+        for name in self._files.names(SCANS):
+            with suppress(ValueError):  # a folder that somebody else put there
+                found.append(ScanKey.parse(name))
+        return found
+
+    def leftovers(
+        self, scan: ScanKey, older_than_s: float, replaced: Iterable[tuple[str, str]] = ()
+    ) -> list[sweep.Leftover]:
+        """What a scan's folder holds that nobody will read; see `sweep.leftovers`."""
+        return sweep.leftovers(self._files, scan, older_than_s, frozenset(replaced))
+
+    def discard(self, leftover: sweep.Leftover) -> None:
+        """Remove a leftover.
+
+        Raises
+        ------
+        StoreError : it cannot be removed.
+        """
+        sweep.discard(self._files, leftover)
+
     def record(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Append rows to the cohort index: what was started, done, skipped or failed.
+        """Append rows to the cohort index: what was done, skipped or failed.
 
         Parameters
         ----------
@@ -287,11 +310,7 @@ class CohortStore:
         -------
         int : how many there are. Rows of other nodes come back with the next run.
         """
-        scans = []
-        for name in self._files.names(SCANS):
-            with suppress(ValueError):  # a folder that somebody else put there
-                scans.append(ScanKey.parse(name))
-        commits = [self.intact(scan, "ingest", INGEST_KEY) for scan in scans]
+        commits = [self.intact(scan, "ingest", INGEST_KEY) for scan in self.stored_scans()]
         rows = [commit.row() for commit in commits if commit is not None]
         self.record(rows)
         return len(rows)

@@ -17,10 +17,10 @@ import llvmlite.binding
 import numpy as np
 
 from qsm_dask import numba_cache, phantom
+from qsm_dask.digests import digest_of
 from qsm_dask.errors import StageError
 from qsm_dask.pipeline import Pipeline, Step
 from qsm_dask.pipeline.plan import call
-from qsm_dask.pipeline.steps import digest_of
 
 Progress = Callable[[int, int, str], None]
 
