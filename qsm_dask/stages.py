@@ -174,8 +174,9 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
         "relaxometry.nonlinear": Stage(
             decay.nonlinear, ("r2star",), volumes(1.2), "10.1002/mrm.1910340618", applies=three_echoes
         ),
+        "relaxometry.r2prime": Stage(decay.r2prime, ("r2prime",), volumes(1.1), "10.1016/j.neuroimage.2021.118371"),
         "relaxometry.t2star": Stage(decay.t2star, ("t2star",), volumes(1.1)),
-        "roi.statistics": Stage(roi.statistics, ("region_labels", "region_values"), volumes(3.2)),
+        "roi.statistics": Stage(roi.statistics, ("region_labels", "region_values"), volumes(3.2), version=2),
     }
 )
 """Every method, by its name in pipelines and on the command line."""

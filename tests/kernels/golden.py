@@ -84,6 +84,10 @@ def scanned(stage):
         "dseg": dseg,
         "chi": phase[0],
         "r2star": 30 * magnitude[1],
+        "r2": 20 * magnitude[2],
+        "r2prime": 10 * magnitude[1],
+        "chi_para": np.abs(phase[0]),
+        "chi_dia": -np.abs(phase[1]),
     }
     parameters = {"depth_mm": 7.0} if stage == "mask.erode" else {}
     return of_fields(stage, *(given[name] for name in STAGES[stage].inputs), **parameters)
@@ -106,6 +110,7 @@ CASES = {
             "relaxometry.loglinear",
             "relaxometry.nonlinear",
             "relaxometry.t2star",
+            "relaxometry.r2prime",
             "roi.statistics",
         ),
         scanned,
