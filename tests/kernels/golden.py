@@ -52,6 +52,12 @@ def nonlinear(stage):
     return of_fields(stage, local.astype(np.float32), mask, VOXEL_SIZE, OBLIQUE, 3.0, (0.01, 0.02), magnitude)
 
 
+def separated(stage):
+    chi, local, mask = head(SHAPE, VOXEL_SIZE, OBLIQUE, noise=0.0005)
+    rate = (137 * (np.abs(chi) + 0.03 * mask)).astype(np.float32)
+    return of_fields(stage, local.astype(np.float32), rate, mask, VOXEL_SIZE, OBLIQUE, 3.0)
+
+
 def whole_brain(stage):
     chi, _, mask = head(SHAPE, VOXEL_SIZE)
     return of_fields(stage, chi.astype(np.float32), mask)
@@ -126,6 +132,8 @@ CASES = {
     "inversion.fansi": nonlinear,
     "inversion.medi": nonlinear,
     "inversion.ndi": nonlinear,
+    "separation.r2prime": separated,
+    "separation.r2star": separated,
     "reference.whole_brain": whole_brain,
     "reference.region": region,
 }
