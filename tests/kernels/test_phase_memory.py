@@ -39,7 +39,7 @@ def arrays(n):
     dseg = np.broadcast_to((np.arange(n) % 100 + 1).astype(np.int32), (n, n, n)).copy()
     return dict(phase=phase, magnitude=magnitude, unwrapped_phase=phase, te=te, b0=np.array(3.0), mask=mask,
         voxel_size=np.ones(3), dseg=dseg, chi=phase[0], r2star=magnitude[0],
-        r2=magnitude[1], r2prime=magnitude[1], chi_para=magnitude[0], chi_dia=-magnitude[1])
+        r2=magnitude[1], swi=magnitude[0], r2prime=magnitude[1], chi_para=magnitude[0], chi_dia=-magnitude[1])
 
 def peak():
     with open("/proc/self/status") as status:
@@ -78,6 +78,8 @@ print(peak()["VmHWM"] - before)
         ("relaxometry.nonlinear", {}),
         ("relaxometry.t2star", {}),
         ("relaxometry.r2prime", {}),
+        ("weighting.swi", {}),
+        ("weighting.mip", {}),
         ("roi.statistics", {}),
     ],
 )
