@@ -40,6 +40,11 @@ class Pipeline:
     summary: str = ""
     source: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
+    def __repr__(self) -> str:
+        """Its steps, as a file would list them."""
+        steps = " > ".join(" or ".join(step.stage for step in slot) for slot in self.slots)
+        return f"Pipeline({self.name!r}: {steps})"
+
     @classmethod
     def from_yaml(cls, name: str | Path, stages: Mapping[str, Stage] = STAGES) -> "Pipeline":
         """Read a shipped pipeline by its name, or a file by its path, and validate it.
@@ -160,7 +165,7 @@ def read_step(pipeline: str, entry: Any, stages: Mapping[str, Stage] = STAGES) -
         raise ConfigError(f"pipeline {pipeline}: a step is 'stage' or 'stage: {{parameter: value}}', got {entry!r}")
     ((name, given),) = entry.items()
     if name not in stages:
-        close = get_close_matches(str(name), stages, 1)
+        close = [one for one in stages if one.endswith(f".{name}")] or get_close_matches(str(name), stages, 1)
         raise ConfigError(f"pipeline {pipeline}: no stage {name!r}; {_hint(close, sorted(stages))}")
     given = dict(given or {})
     stage = stages[name]

@@ -20,7 +20,7 @@ from qsm_dask.store import attempts, founding
 from qsm_dask.store.commit import Commit, outputs_digest, plain
 from qsm_dask.store.files import files_at
 from qsm_dask.store.index import Index
-from qsm_dask.store.layout import INGEST_KEY, MARKER, SCANS, check_document_name, marker, node_folder
+from qsm_dask.store.layout import COHORT, INGEST_KEY, MARKER, SCANS, check_document_name, marker, node_folder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,6 +70,13 @@ class CohortStore:
         """
         founding.check(files_at(path))
         return cls(path)
+
+    def abandon(self) -> bool:
+        """Make a cohort that holds nothing yet an empty place again; whether it held nothing."""
+        empty = self._files.names("") == [COHORT]
+        if empty:
+            self._files.remove(COHORT)
+        return empty
 
     @property
     def path(self) -> Path:
@@ -236,9 +243,9 @@ class CohortStore:
                 ) from None
             return use(fresh)
 
-    def verify(self, commit: Commit) -> list[str]:
-        """What is wrong with a commit, one line an object; all its arrays are decoded and compared."""
-        return [str(damage) for damage in attempts.damages_of(self._files, commit)]
+    def verify(self, commit: Commit) -> list[attempts.Damage]:
+        """What is wrong with a commit, object by object; all its arrays are decoded and compared."""
+        return attempts.damages_of(self._files, commit)
 
     def committed(self, scan: ScanKey) -> list[tuple[str, str]]:
         """Every (node, key) of a scan that has a commit, by listing its folder; for repair, not for status."""

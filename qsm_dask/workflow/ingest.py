@@ -8,7 +8,7 @@ in a sidecar, a copy with new times or another compression changes nothing downs
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -56,7 +56,7 @@ class Summary:
     unchanged: int
     failed: int
     skipped: int
-    rows: tuple[Mapping[str, Any], ...]
+    rows: tuple[Mapping[str, Any], ...] = field(repr=False)
     gone: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 

@@ -48,6 +48,13 @@ class Summary:
     without_labels: int = 0
     failures: dict[str, str] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        """Counts, and the first failure as an example."""
+        first = next(iter(self.failures.items()), None)
+        example = "" if first is None else f", as {first[0]}: {first[1]}"
+        nodes = f"nodes computed={self.computed}, reused={self.reused}"
+        return f"Summary(done={self.done}, skipped={self.skipped}, failed={len(self.failures)}{example}; {nodes})"
+
 
 def run(
     cohort: CohortStore,

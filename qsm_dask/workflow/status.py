@@ -1,5 +1,6 @@
 """Where every scan of a cohort stands: rows for scripts and for the command line."""
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,11 @@ class Status:
     sources: list[dict[str, Any]]
     left_out: list[dict[str, str]]
     all_done: bool
+
+    def __repr__(self) -> str:
+        """How many nodes are in which state."""
+        states = Counter(row["state"] for row in self.rows)
+        return f"Status({', '.join(f'{count} {state}' for state, count in sorted(states.items()))})"
 
 
 def run(cohort: CohortStore) -> Status:
