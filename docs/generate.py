@@ -23,6 +23,8 @@ _FAMILIES = {
     "inversion": "Inversion",
     "reference": "Reference",
     "relaxometry": "Relaxometry",
+    "separation": "Source separation",
+    "weighting": "Susceptibility weighting",
     "roi": "Region values",
 }
 _SHORT = 30

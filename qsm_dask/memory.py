@@ -97,6 +97,9 @@ split_field = volumes(3.2, padded=8.6)
 morphology = volumes(2.2, padded=15.6)
 """`inversion.medi` holds three weights of slopes, six spectra of conjugate gradients, three volumes, phase, weights."""
 
+two_sources = volumes(padded=18.0)
+"""`separation.*` holds eight duals, two maps, what two more shall be, four spectra and the kernel's half: 16.5."""
+
 descent = volumes(3.3, padded=3.8)
 """`inversion.ndi` holds phase, weights, the map, a volume, a spectrum and half a kernel."""
 

@@ -13,7 +13,19 @@ from types import MappingProxyType
 from typing import Any, get_type_hints
 
 from qsm_dask.applies import three_echoes, three_equispaced_echoes, two_echoes
-from qsm_dask.kernels import coils, decay, fieldfit, fieldmap, masking, offsets, reference, relaxometry, roi
+from qsm_dask.kernels import (
+    coils,
+    decay,
+    fieldfit,
+    fieldmap,
+    masking,
+    offsets,
+    reference,
+    relaxometry,
+    roi,
+    separation,
+    weighting,
+)
 from qsm_dask.kernels.background.fitted import ismv, resharp
 from qsm_dask.kernels.background.lbv import lbv
 from qsm_dask.kernels.background.pdf import pdf
@@ -44,6 +56,7 @@ from qsm_dask.memory import (
     spanning_tree,
     split_field,
     total_variation,
+    two_sources,
     volumes,
     whole_brain_reference,
 )
@@ -180,8 +193,15 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
         "relaxometry.nonlinear": Stage(
             decay.nonlinear, ("r2star",), volumes(1.2), "10.1002/mrm.1910340618", applies=three_echoes
         ),
+        "relaxometry.r2prime": Stage(decay.r2prime, ("r2prime",), volumes(1.35), "10.1016/j.neuroimage.2021.118371"),
         "relaxometry.t2star": Stage(decay.t2star, ("t2star",), volumes(1.1)),
-        "roi.statistics": Stage(roi.statistics, ("region_labels", "region_values"), volumes(3.2)),
+        "separation.r2prime": Stage(
+            separation.r2prime, ("chi_para", "chi_dia"), two_sources, "10.1016/j.neuroimage.2021.118371"
+        ),
+        "separation.r2star": Stage(separation.r2star, ("chi_para", "chi_dia"), two_sources, "10.1111/jon.13014"),
+        "weighting.swi": Stage(weighting.swi, ("swi",), volumes(6.9, series=1), "10.1016/j.neuroimage.2021.118175"),
+        "weighting.mip": Stage(weighting.mip, ("swi_mip",), volumes(1.1), "10.1016/j.neuroimage.2021.118175"),
+        "roi.statistics": Stage(roi.statistics, ("region_labels", "region_values"), volumes(3.2), version=2),
     }
 )
 """Every method, by its name in pipelines and on the command line."""

@@ -52,9 +52,9 @@ Derivatives = Annotated[
         "--derivatives",
         "-d",
         metavar="DIR[:NAMES]",
-        help="Take what exists already from this BIDS derivatives folder: NAMES are `dseg`, `mask`, `chi` or "
-        "`local_field`, separated by commas (`dseg,mask` unless given), each with its units where the sidecar lacks "
-        "them (`chi=ppb`). May be repeated.",
+        help="Take what exists already from this BIDS derivatives folder: NAMES are `dseg`, `mask`, `chi`, "
+        "`local_field` or `r2`, separated by commas (`dseg,mask` unless given), each with its units where the sidecar "
+        "lacks them (`chi=ppb`). May be repeated.",
     ),
 ]
 Participants = Annotated[

@@ -34,6 +34,9 @@ def simulate(
     oblique: Annotated[bool, typer.Option("--oblique", help="Tilt the slices against B0.")] = False,
     snr: Annotated[float, typer.Option(min=0.1, help="Signal to noise of the first echo.")] = 100.0,
     coils: Annotated[int, typer.Option(min=0, help="Receive coils kept apart, a file each; 0 combines them.")] = 0,
+    spin_echo: Annotated[
+        bool, typer.Option("--spin-echo", help="Measure R2 by spin echoes too; the maps go to derivatives/spinecho.")
+    ] = False,
     cluster: ClusterName = "local",
     quiet: Quiet = False,
 ) -> None:
@@ -53,6 +56,7 @@ def simulate(
             oblique=oblique,
             snr=snr,
             coils=coils,
+            spin_echo=spin_echo,
             engine=engine,
             progress=shown,
         )

@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 from qsm_dask.phantom.brain import DEEP_GREY, LABELS, resolved
 from qsm_dask.phantom.grid import affine_of, voxel_size
 from qsm_dask.phantom.head import Head, build_head
-from qsm_dask.phantom.scanner import Fields, coil_echoes, echoes, fields_of, phase_from_integers, phase_to_integers
+from qsm_dask.phantom.scanner import (
+    Fields,
+    coil_echoes,
+    echoes,
+    fields_of,
+    phase_from_integers,
+    phase_to_integers,
+    spin_echo_r2,
+)
 from qsm_dask.phantom.subject import Subject, draw_subject
 from qsm_dask.phantom.tissue import chi_of_iron, iron
 
@@ -45,9 +53,10 @@ class Phantom:
     Attributes
     ----------
     subject : who was scanned.
-    arrays : what a scanner delivers, by names of `quantities.RAW`.
-    truth : `chi`, `local_field`, `total_field`, `r2star`, `mask`, `dseg` and `phase_offset`. The fields are those
-        of the noiseless head; `local_field` is that of `chi` inside `mask` alone.
+    arrays : what a scanner delivers, by names of `quantities.RAW`; and `r2`, where spin echoes were asked for.
+    truth : `chi`, its parts `chi_para` and `chi_dia`, `local_field`, `total_field`, `r2star`, `r2`, `mask`, `dseg`
+        and `phase_offset`. The fields are those of the noiseless head; `local_field` is that of `chi` inside `mask`
+        alone. R2* is R2 and what the two parts add by `tissue.r2prime`.
     coils : scans it again with that many receive coils, whose noise is each that of `arrays`, and yields the
         magnitude and phase of one after the other.
     """
@@ -85,6 +94,7 @@ def simulate(
     oblique: bool = False,
     snr: float = 100.0,
     age: float | None = None,
+    spin_echo: bool = False,
 ) -> Phantom:
     """Scan subject `number` of the cohort `seed`.
 
@@ -97,6 +107,7 @@ def simulate(
     oblique : tilt the field of view, the head with it, against B0.
     snr : of the magnitude in the brain at the first echo; `inf` for no noise.
     age : [years]; drawn if not given.
+    spin_echo : whether R2 is measured too, by spin echoes of the same noise.
 
     Returns
     -------
@@ -114,10 +125,13 @@ def simulate(
     head = build_head(subject, shape, b0)
     fields = fields_of(head, b0_dir)
     scan: dict[str, Any] = {"te": times, "b0": b0, "snr": snr}
-    magnitude, phase, offset = echoes(head, fields, **scan, rng=np.random.default_rng(subject.scan_seed))
+    rng = np.random.default_rng(subject.scan_seed)
+    magnitude, phase, offset = echoes(head, fields, **scan, rng=rng)
+    measured = {"r2": spin_echo_r2(head, snr=snr, te=float(times[0]), rng=rng)} if spin_echo else {}
     return Phantom(
         subject,
         {
+            **measured,
             "phase": phase,
             "magnitude": magnitude,
             "te": times,
@@ -128,9 +142,12 @@ def simulate(
         },
         {
             "chi": head.chi,
+            "chi_para": head.chi + head.dia,
+            "chi_dia": np.float32(0.0) - head.dia,
             "local_field": fields.local,
             "total_field": fields.total,
             "r2star": np.where(head.mask, head.r2star, np.float32(0.0)),
+            "r2": head.r2,
             "mask": head.mask,
             "dseg": head.dseg,
             "phase_offset": offset,

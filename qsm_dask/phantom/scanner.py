@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qsm_dask.kernels.dipole import forward_field
+from qsm_dask.kernels.relaxometry import loglinear
 from qsm_dask.phantom.background import background_field
 from qsm_dask.phantom.grid import CENTRE_MM, EXTENT_MM, Positions, voxel_positions
 from qsm_dask.phantom.head import Head
@@ -18,6 +19,8 @@ from qsm_dask.units import radians_per_ppm
 PHASE_STEPS = 4096
 """Values of the integer phase in one turn."""
 
+SPIN_ECHO_TE = (0.015, 0.030, 0.045, 0.060, 0.075, 0.090)
+"""Echo times of the spin echoes that measure R2 [s]."""
 _COIL_DISTANCE_MM = 190.0
 _COIL_RADIUS_MM = 60.0
 _GOLDEN_ANGLE = np.pi * (3.0 - np.sqrt(5.0))
@@ -140,6 +143,29 @@ def echoes(
     for number, time in enumerate(te):
         magnitude[number], phase[number] = _echo(head, fields, float(time), b0, signal, offset, noise, rng)
     return magnitude, phase, offset
+
+
+def spin_echo_r2(head: Head, *, snr: float, te: float, rng: np.random.Generator) -> Volume:
+    """R2 inside the brain mask as a train of ideal spin echoes measures it [1/s].
+
+    Parameters
+    ----------
+    head : what is scanned.
+    snr : as in `echoes`: of a gradient echo.
+    te : time of that gradient echo [s].
+    rng : draws the noise.
+    """
+    signal = np.where(head.mask, head.signal, np.float32(0.0))
+    noise = _noise(head, head.signal, np.array([te]), snr)
+    magnitude = np.empty((len(SPIN_ECHO_TE), *head.shape), np.float32)
+    for image, time in zip(magnitude, SPIN_ECHO_TE, strict=True):
+        real = signal * np.exp(np.float32(-time) * head.r2)
+        imaginary = np.zeros_like(real)
+        if noise > 0.0:
+            real += noise * rng.standard_normal(head.shape, dtype=np.float32)
+            imaginary += noise * rng.standard_normal(head.shape, dtype=np.float32)
+        np.hypot(real, imaginary, out=image)
+    return loglinear(magnitude, SPIN_ECHO_TE, head.mask)
 
 
 def coil_echoes(

@@ -21,7 +21,13 @@ COLUMNS = 6
 _PREFERRED = ("caudate", "putamen", "pallid", "red_nucleus", "nigra", "dentate", "thalam", "accumbens")
 _PERSON = ("age", "sex", "group", "diagnosis", "site", "scanner")
 _PERSON_COLUMNS = 5
-_TITLES = {"chi": "Median susceptibility", "r2star": "Median R2*"}
+_TITLES = {
+    "chi": "Median susceptibility",
+    "r2star": "Median R2*",
+    "r2prime": "Median R2'",
+    "chi_para": "Median paramagnetic susceptibility",
+    "chi_dia": "Median diamagnetic susceptibility",
+}
 _SIDES: tuple[Side, ...] = ("left", "right", "")
 
 

@@ -22,6 +22,7 @@ PhaseFormat = Literal["rescaled", "unsigned", "radians"]
 Progress = Callable[[int, int, str], None]
 
 TRUTH = Path("derivatives") / "truth"
+SPIN_ECHO = Path("derivatives") / "spinecho"
 _MAGNITUDE_TOP = 4095
 _BYTES_PER_VOXEL = 300
 _BYTES_PER_ECHO = 16
@@ -41,6 +42,7 @@ class _Cohort:
     te: tuple[float, ...]
     phase_format: PhaseFormat
     coils: int
+    spin_echo: bool
     ages: tuple[float, ...] = field(default=())
 
     def age(self, number: int) -> float | None:
@@ -53,9 +55,10 @@ class _Cohort:
         geometry = "oblique" if self.oblique else "axial"
         ages = f", ages {' '.join(f'{age:g}' for age in self.ages)}" if self.ages else ""
         coils = f", {self.coils} receive coils kept apart" if self.coils else ""
+        spin_echo = ", R2 by spin echoes" if self.spin_echo else ""
         return (
             f"simulated heads, seed {self.seed}, matrix {matrix}, {geometry}, {self.b0:g} T, TE {echoes} ms, "
-            f"SNR {self.snr:g}, {self.phase_format} phase{coils}{ages}"
+            f"SNR {self.snr:g}, {self.phase_format} phase{coils}{spin_echo}{ages}"
         )
 
 
@@ -72,6 +75,7 @@ def run(
     ages: Sequence[float] | None = None,
     phase_format: PhaseFormat = "rescaled",
     coils: int = 0,
+    spin_echo: bool = False,
     engine: Engine | None = None,
     progress: Progress | None = None,
 ) -> Path:
@@ -92,6 +96,7 @@ def run(
         0 to 4095 as it is, or float radians.
     coils : keep that many receive coils apart, a file each (`coil-01`); 0 writes combined images. Combined
         without loss they have the same SNR.
+    spin_echo : also measure R2 by spin echoes; the maps go to `derivatives/spinecho`.
     engine : runs a task a subject; without one they are simulated one after another.
     progress : called with (finished, in all, subject).
 
@@ -111,7 +116,9 @@ def run(
         raise ConfigError(f"{len(ages)} ages for {subjects} subjects: give one a subject")
     if coils < 0 or (coils and len(te) < 2):
         raise ConfigError(f"{coils} coils, {len(te)} echoes: coils need two echoes or more to be combined")
-    cohort = _Cohort(folder, seed, shape, b0, oblique, snr, tuple(te), phase_format, coils, tuple(ages or ()))
+    cohort = _Cohort(
+        folder, seed, shape, b0, oblique, snr, tuple(te), phase_format, coils, spin_echo, tuple(ages or ())
+    )
     try:
         people = [phantom.draw_subject(number, seed, cohort.age(number)) for number in range(1, subjects + 1)]
         phantom.check_protocol(shape, te, b0, snr)
@@ -152,12 +159,15 @@ def _simulate(cohort: _Cohort, number: int) -> int:
         oblique=cohort.oblique,
         snr=cohort.snr,
         age=cohort.age(number),
+        spin_echo=cohort.spin_echo,
     )
     if cohort.coils:
         for coil, (magnitude, phase) in enumerate(made.coils(cohort.coils), 1):
             _write_raw(cohort, number, made, magnitude, phase, f"_coil-{coil:02d}")
     else:
         _write_raw(cohort, number, made, made.arrays["magnitude"], made.arrays["phase"])
+    if cohort.spin_echo:
+        _write_r2(cohort, number, made)
     _write_truth(cohort, number, made)
     return number
 
@@ -197,6 +207,12 @@ def _describe(cohort: _Cohort, people: Sequence[phantom.Subject]) -> None:
             "sex": {"Description": "sex of the participant", "Levels": {"F": "female", "M": "male"}},
         },
     )
+    if cohort.spin_echo:
+        measured = documents.derivative_description("R2 of simulated heads", version, said, {"raw": "../.."})
+        documents.write_json(cohort.out / SPIN_ECHO / "dataset_description.json", measured)
+        documents.write_bytes(
+            cohort.out / SPIN_ECHO / "README", b"R2 as spin echoes of the noise of the gradient echoes measure it.\n"
+        )
     truth = documents.derivative_description("Truth of simulated heads", version, said, {"raw": "../.."})
     documents.write_json(cohort.out / TRUTH / "dataset_description.json", truth)
     documents.write_bytes(
@@ -205,6 +221,13 @@ def _describe(cohort: _Cohort, people: Sequence[phantom.Subject]) -> None:
         b"mask alone; the total field is that of the whole head after shimming. Regions whose `comparable` is\n"
         b"false are less than two voxels thick, or no deep grey matter.\n",
     )
+
+
+def _write_r2(cohort: _Cohort, number: int, made: phantom.Phantom) -> None:
+    folder = cohort.out / SPIN_ECHO / _name(number) / "anat"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_volume(folder / f"{_name(number)}_R2map.nii.gz", made.arrays["r2"], made.arrays["affine"])
+    documents.write_json(folder / f"{_name(number)}_R2map.json", {"Units": "1/s", "SkullStripped": True})
 
 
 def _write_raw(
@@ -260,7 +283,10 @@ def _write_truth(cohort: _Cohort, number: int, made: phantom.Phantom) -> None:
     magnitude = made.arrays["magnitude"][0]
     for folder, suffix, volume, sidecar in (
         (anat, "Chimap", truth["chi"], {"Units": "ppm", **stripped, "ReferenceRegion": "water"}),
+        (anat, "desc-paramagnetic_Chimap", truth["chi_para"], {"Units": "ppm", **stripped}),
+        (anat, "desc-diamagnetic_Chimap", truth["chi_dia"], {"Units": "ppm", **stripped}),
         (anat, "R2starmap", truth["r2star"], {"Units": "1/s", **stripped}),
+        (anat, "R2map", truth["r2"], {"Units": "1/s", **stripped}),
         (anat, "desc-brain_mask", truth["mask"], {"Type": "Brain"}),
         (anat, "dseg", truth["dseg"].astype(np.uint8), {"Manual": False, **_COLUMNS}),
         (fmap, "desc-local_fieldmap", local, {"Units": "Hz", **whole}),

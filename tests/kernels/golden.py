@@ -52,6 +52,12 @@ def nonlinear(stage):
     return of_fields(stage, local.astype(np.float32), mask, VOXEL_SIZE, OBLIQUE, 3.0, (0.01, 0.02), magnitude)
 
 
+def separated(stage):
+    chi, local, mask = head(SHAPE, VOXEL_SIZE, OBLIQUE, noise=0.0005)
+    rate = (137 * (np.abs(chi) + 0.03 * mask)).astype(np.float32)
+    return of_fields(stage, local.astype(np.float32), rate, mask, VOXEL_SIZE, OBLIQUE, 3.0)
+
+
 def whole_brain(stage):
     chi, _, mask = head(SHAPE, VOXEL_SIZE)
     return of_fields(stage, chi.astype(np.float32), mask)
@@ -84,6 +90,11 @@ def scanned(stage):
         "dseg": dseg,
         "chi": phase[0],
         "r2star": 30 * magnitude[1],
+        "swi": magnitude[0],
+        "r2": 20 * magnitude[2],
+        "r2prime": 10 * magnitude[1],
+        "chi_para": np.abs(phase[0]),
+        "chi_dia": -np.abs(phase[1]),
     }
     parameters = {"depth_mm": 7.0} if stage == "mask.erode" else {}
     return of_fields(stage, *(given[name] for name in STAGES[stage].inputs), **parameters)
@@ -125,6 +136,9 @@ CASES = {
             "relaxometry.loglinear",
             "relaxometry.nonlinear",
             "relaxometry.t2star",
+            "relaxometry.r2prime",
+            "weighting.swi",
+            "weighting.mip",
             "roi.statistics",
         ),
         scanned,
@@ -140,6 +154,8 @@ CASES = {
     "inversion.fansi": nonlinear,
     "inversion.medi": nonlinear,
     "inversion.ndi": nonlinear,
+    "separation.r2prime": separated,
+    "separation.r2star": separated,
     "reference.whole_brain": whole_brain,
     "reference.region": region,
 }

@@ -174,7 +174,7 @@ def test_one_pass_is_shrinkage_and_the_adjoint_of_the_gradient(shape):
     change = ((x - previous) ** 2).sum()
     sums = np.empty((shape[0], 3))
     per_mm = (1 / np.array(size)).astype(np.float32)
-    admm._shrink(x, previous, dual, per_mm, np.float32(limit), np.float32(rescale), sums)
+    admm.shrink(x, previous, dual, per_mm, np.float32(limit), np.float32(rescale), sums)
     np.testing.assert_allclose(dual, u, atol=1e-5)
     np.testing.assert_allclose(previous, divergence, atol=1e-5)
     expected = [change, (x**2).sum(), ((gradient - z) ** 2).sum()]

@@ -48,7 +48,8 @@ def arrays(n):
 
     return dict(phase=phase, coil_phase=coils(phase), coil_magnitude=coils(magnitude),
         magnitude=magnitude, unwrapped_phase=phase, te=te, b0=np.array(3.0), mask=mask,
-        voxel_size=np.ones(3), dseg=dseg, chi=phase[0], r2star=magnitude[0])
+        voxel_size=np.ones(3), dseg=dseg, chi=phase[0], r2star=magnitude[0],
+        r2=magnitude[1], swi=magnitude[0], r2prime=magnitude[1], chi_para=magnitude[0], chi_dia=-magnitude[1])
 
 def peak():
     with open("/proc/self/status") as status:
@@ -87,6 +88,9 @@ print(peak()["VmHWM"] - before)
         ("relaxometry.loglinear", {}),
         ("relaxometry.nonlinear", {}),
         ("relaxometry.t2star", {}),
+        ("relaxometry.r2prime", {}),
+        ("weighting.swi", {}),
+        ("weighting.mip", {}),
         ("roi.statistics", {}),
     ],
 )
