@@ -119,6 +119,8 @@ CASES = {
     "inversion.rts": inversion,
     "inversion.tv": inversion,
     "inversion.fansi": nonlinear,
+    "inversion.ilsqr": inversion,
+    "inversion.l1": nonlinear,
     "inversion.medi": nonlinear,
     "inversion.ndi": nonlinear,
     "reference.whole_brain": whole_brain,
