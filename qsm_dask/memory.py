@@ -92,7 +92,10 @@ total_variation = volumes(padded=9.0)
 """`inversion.tv` and `inversion.rts` hold three duals, two maps, two spectra and the kernel's half: 7.5 volumes."""
 
 split_field = volumes(3.2, padded=8.6)
-"""`inversion.fansi` holds what `tv` does, with phase, weights and the field's dual in place of the data's spectrum."""
+"""`inversion.fansi` and `l1` hold what `tv` does, with phase, weights and a dual in place of the data's spectrum."""
+
+streak_removal = volumes(padded=12.5)
+"""`inversion.ilsqr` holds the map, three weights, five volumes of the solver with a spectrum, and two half kernels."""
 
 morphology = volumes(2.2, padded=15.6)
 """`inversion.medi` holds three weights of slopes, six spectra of conjugate gradients, three volumes, phase, weights."""

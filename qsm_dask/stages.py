@@ -33,6 +33,8 @@ from qsm_dask.kernels.background.smv import sharp, vsharp
 from qsm_dask.kernels.bipolar import bipolar
 from qsm_dask.kernels.inversion.direct import tikhonov, tkd, tsvd
 from qsm_dask.kernels.inversion.fansi import fansi
+from qsm_dask.kernels.inversion.ilsqr import ilsqr
+from qsm_dask.kernels.inversion.l1 import l1
 from qsm_dask.kernels.inversion.medi import medi
 from qsm_dask.kernels.inversion.ndi import ndi
 from qsm_dask.kernels.inversion.rts import rts
@@ -55,6 +57,7 @@ from qsm_dask.memory import (
     region_reference,
     spanning_tree,
     split_field,
+    streak_removal,
     total_variation,
     two_sources,
     volumes,
@@ -174,12 +177,14 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
         "background.resharp": Stage(resharp, ("local_field", "mask"), fitted_sphere, "10.1002/mrm.24765"),
         "background.ismv": Stage(ismv, ("local_field", "mask"), fitted_sphere, "10.1002/mrm.24998"),
         "background.vsharp": Stage(vsharp, ("local_field", "mask"), largest_sphere, "10.1002/mrm.23000"),
-        "inversion.tkd": Stage(tkd, ("chi",), division, "10.1002/mrm.22135"),
-        "inversion.tsvd": Stage(tsvd, ("chi",), division, "10.1002/mrm.22334"),
-        "inversion.tikhonov": Stage(tikhonov, ("chi",), division, "10.1002/mrm.25029"),
-        "inversion.tv": Stage(tv, ("chi",), total_variation, "10.1002/mrm.25029"),
-        "inversion.rts": Stage(rts, ("chi",), total_variation, "10.1016/j.neuroimage.2017.11.018"),
+        "inversion.tkd": Stage(tkd, ("chi",), division, "10.1002/mrm.22135", version=2),
+        "inversion.tsvd": Stage(tsvd, ("chi",), division, "10.1002/mrm.22334", version=2),
+        "inversion.tikhonov": Stage(tikhonov, ("chi",), division, "10.1002/jmri.24365"),
+        "inversion.tv": Stage(tv, ("chi",), total_variation, "10.1002/mrm.25029", version=2),
+        "inversion.rts": Stage(rts, ("chi",), total_variation, "10.1016/j.neuroimage.2017.11.018", version=2),
         "inversion.fansi": Stage(fansi, ("chi",), split_field, "10.1002/mrm.27073"),
+        "inversion.ilsqr": Stage(ilsqr, ("chi",), streak_removal, "10.1016/j.neuroimage.2014.12.043"),
+        "inversion.l1": Stage(l1, ("chi",), split_field, "10.1002/mrm.28957"),
         "inversion.medi": Stage(medi, ("chi",), morphology, "10.1016/j.neuroimage.2011.08.082"),
         "inversion.ndi": Stage(ndi, ("chi",), descent, "10.1002/nbm.4271"),
         "reference.whole_brain": Stage(

@@ -152,6 +152,8 @@ CASES = {
     "inversion.rts": inversion,
     "inversion.tv": inversion,
     "inversion.fansi": nonlinear,
+    "inversion.ilsqr": inversion,
+    "inversion.l1": nonlinear,
     "inversion.medi": nonlinear,
     "inversion.ndi": nonlinear,
     "separation.r2prime": separated,
