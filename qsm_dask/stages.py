@@ -24,6 +24,7 @@ from qsm_dask.kernels.inversion.fansi import fansi
 from qsm_dask.kernels.inversion.medi import medi
 from qsm_dask.kernels.inversion.ndi import ndi
 from qsm_dask.kernels.inversion.rts import rts
+from qsm_dask.kernels.inversion.tgv import tgv
 from qsm_dask.kernels.inversion.tv import tv
 from qsm_dask.kernels.unwrap.laplacian import laplacian
 from qsm_dask.kernels.unwrap.romeo import romeo
@@ -38,6 +39,7 @@ from qsm_dask.memory import (
     morphology,
     offset_removal,
     outer_dipoles,
+    primal_dual,
     readout_removal,
     region_reference,
     spanning_tree,
@@ -163,6 +165,7 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
         "inversion.fansi": Stage(fansi, ("chi",), split_field, "10.1002/mrm.27073"),
         "inversion.medi": Stage(medi, ("chi",), morphology, "10.1016/j.neuroimage.2011.08.082"),
         "inversion.ndi": Stage(ndi, ("chi",), descent, "10.1002/nbm.4271"),
+        "inversion.tgv": Stage(tgv, ("chi", "mask"), primal_dual, "10.1016/j.neuroimage.2015.02.041"),
         "reference.whole_brain": Stage(
             reference.whole_brain, ("chi", "chi_reference"), whole_brain_reference, "10.1002/mrm.30006"
         ),

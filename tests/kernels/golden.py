@@ -52,6 +52,13 @@ def nonlinear(stage):
     return of_fields(stage, local.astype(np.float32), mask, VOXEL_SIZE, OBLIQUE, 3.0, (0.01, 0.02), magnitude)
 
 
+def single_step(stage):
+    _, local, mask = head(SHAPE, VOXEL_SIZE, OBLIQUE, noise=0.0005)
+    te = np.array([0.004, 0.011])
+    phase = fields.wrap(np.multiply.outer(2 * np.pi * fields.HZ_PER_PPM_PER_T * 3.0 * te, local))
+    return of_fields(stage, phase, mask, te, 3.0, VOXEL_SIZE, OBLIQUE, max_iterations=60)
+
+
 def whole_brain(stage):
     chi, _, mask = head(SHAPE, VOXEL_SIZE)
     return of_fields(stage, chi.astype(np.float32), mask)
@@ -121,6 +128,7 @@ CASES = {
     "inversion.fansi": nonlinear,
     "inversion.medi": nonlinear,
     "inversion.ndi": nonlinear,
+    "inversion.tgv": single_step,
     "reference.whole_brain": whole_brain,
     "reference.region": region,
 }

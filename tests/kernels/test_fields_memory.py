@@ -21,7 +21,8 @@ stage = STAGES[name]
 def arrays(shape):
     field = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
     return dict(total_field=field, local_field=field, chi=field, mask=np.ones(shape, bool),
-        magnitude=field[None], field_noise=np.ones(shape, np.float32), b0=3.0, te=(0.02,),
+        magnitude=field[None], phase=field[None],
+        field_noise=np.ones(shape, np.float32), b0=3.0, te=(0.02,),
         dseg=np.ones(shape, np.int32), voxel_size=np.ones(3), b0_dir=np.array([0, 0.6, 0.8]))
 
 def run(shape):
@@ -66,6 +67,7 @@ print(run(shape))
         ("inversion.fansi", {"max_iterations": 5}),
         ("inversion.medi", {"max_iterations": 2, "cg_iterations": 2}),
         ("inversion.ndi", {"max_iterations": 3}),
+        ("inversion.tgv", {"max_iterations": 2}),
         ("reference.whole_brain", {}),
         ("reference.region", {"labels": [1]}),
     ],
@@ -85,6 +87,7 @@ print(run(shape))
         "fansi",
         "medi",
         "ndi",
+        "tgv",
         "whole_brain",
         "region",
     ],
