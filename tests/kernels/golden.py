@@ -59,6 +59,12 @@ def single_step(stage):
     return of_fields(stage, phase, mask, te, 3.0, VOXEL_SIZE, OBLIQUE, max_iterations=60)
 
 
+def two_maps(stage):
+    chi, field, mask = head(SHAPE, VOXEL_SIZE)
+    chi, field = chi.astype(np.float32), field.astype(np.float32)
+    return of_fields(stage, chi, mask, field, mask & (np.abs(chi) < 0.05))
+
+
 def whole_brain(stage):
     chi, _, mask = head(SHAPE, VOXEL_SIZE)
     return of_fields(stage, chi.astype(np.float32), mask)
@@ -91,6 +97,8 @@ def scanned(stage):
         "dseg": dseg,
         "chi": phase[0],
         "r2star": 30 * magnitude[1],
+        "field_noise": 1 / np.maximum(magnitude[0], np.float32(0.1)),
+        "phase_residual": np.abs(phase[1]) / 7,
     }
     parameters = {"depth_mm": 7.0} if stage == "mask.erode" else {}
     return of_fields(stage, *(given[name] for name in STAGES[stage].inputs), **parameters)
@@ -102,6 +110,7 @@ CASES = {
             "mask.magnitude",
             "mask.phase_quality",
             "mask.erode",
+            "mask.field_quality",
             "offset.mcpc3ds",
             "offset.bipolar",
             "unwrap.romeo",
@@ -129,6 +138,7 @@ CASES = {
     "inversion.medi": nonlinear,
     "inversion.ndi": nonlinear,
     "inversion.tgv": single_step,
+    "inversion.two_pass": two_maps,
     "reference.whole_brain": whole_brain,
     "reference.region": region,
 }

@@ -21,7 +21,8 @@ stage = STAGES[name]
 def arrays(shape):
     field = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
     return dict(total_field=field, local_field=field, chi=field, mask=np.ones(shape, bool),
-        magnitude=field[None], phase=field[None],
+        magnitude=field[None], phase=field[None], chi_filled=field,
+        chi_reliable=field, mask_reliable=np.ones(shape, bool),
         field_noise=np.ones(shape, np.float32), b0=3.0, te=(0.02,),
         dseg=np.ones(shape, np.int32), voxel_size=np.ones(3), b0_dir=np.array([0, 0.6, 0.8]))
 
@@ -68,6 +69,7 @@ print(run(shape))
         ("inversion.medi", {"max_iterations": 2, "cg_iterations": 2}),
         ("inversion.ndi", {"max_iterations": 3}),
         ("inversion.tgv", {"max_iterations": 2}),
+        ("inversion.two_pass", {}),
         ("reference.whole_brain", {}),
         ("reference.region", {"labels": [1]}),
     ],
@@ -88,6 +90,7 @@ print(run(shape))
         "medi",
         "ndi",
         "tgv",
+        "two_pass",
         "whole_brain",
         "region",
     ],

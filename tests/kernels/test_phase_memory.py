@@ -38,7 +38,8 @@ def arrays(n):
     phase -= np.float32(np.pi)
     dseg = np.broadcast_to((np.arange(n) % 100 + 1).astype(np.int32), (n, n, n)).copy()
     return dict(phase=phase, magnitude=magnitude, unwrapped_phase=phase, te=te, b0=np.array(3.0), mask=mask,
-        voxel_size=np.ones(3), dseg=dseg, chi=phase[0], r2star=magnitude[0])
+        voxel_size=np.ones(3), dseg=dseg, chi=phase[0], r2star=magnitude[0],
+        field_noise=magnitude[0], phase_residual=np.zeros((n, n, n), np.float32))
 
 def peak():
     with open("/proc/self/status") as status:
@@ -63,6 +64,7 @@ print(peak()["VmHWM"] - before)
     [
         ("mask.magnitude", {}),
         ("mask.phase_quality", {"threshold": 0.1}),
+        ("mask.field_quality", {}),
         ("mask.erode", {}),
         ("offset.mcpc3ds", {}),
         ("offset.bipolar", {}),
