@@ -126,7 +126,7 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
         "mask.phase_quality": Stage(
             masking.phase_quality, ("mask", "phase_quality"), volumes(3.1), "10.1002/mrm.28563"
         ),
-        "mask.field_quality": Stage(masking.field_quality, ("mask",), volumes(2.6), "10.1002/mrm.29048"),
+        "mask.field_quality": Stage(masking.field_quality, ("mask",), volumes(2.2), "10.1002/mrm.29048"),
         "mask.erode": Stage(masking.erode, ("mask",), mask_erosion),
         "offset.mcpc3ds": Stage(
             offsets.mcpc3ds, ("phase", "phase_offset"), offset_removal, "10.1002/mrm.26963", applies=two_echoes
@@ -168,7 +168,7 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
         "inversion.medi": Stage(medi, ("chi",), morphology, "10.1016/j.neuroimage.2011.08.082"),
         "inversion.ndi": Stage(ndi, ("chi",), descent, "10.1002/nbm.4271"),
         "inversion.tgv": Stage(tgv, ("chi", "mask"), primal_dual, "10.1016/j.neuroimage.2015.02.041"),
-        "inversion.two_pass": Stage(two_pass, ("chi",), volumes(1.7), "10.1002/mrm.29048"),
+        "inversion.two_pass": Stage(two_pass, ("chi",), volumes(1.35), "10.1002/mrm.29048"),
         "reference.whole_brain": Stage(
             reference.whole_brain, ("chi", "chi_reference"), whole_brain_reference, "10.1002/mrm.30006"
         ),
