@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qsm_dask.digests import DIGEST_SIZE, checksum
 from qsm_dask.errors import DamageError, StoreError
 from qsm_dask.quantities import COORDINATES, Quantity, quantity
 from qsm_dask.store.coding import METADATA, ArrayCoder, array_metadata, group_metadata
-from qsm_dask.store.commit import DIGEST_SIZE, ArrayEntry, Commit, checksum
+from qsm_dask.store.commit import ArrayEntry, Commit
 from qsm_dask.store.files import Files
 from qsm_dask.store.layout import check_array_name, marker
 

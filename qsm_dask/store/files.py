@@ -1,7 +1,7 @@
 """The seam between the store and where its bytes lie: GET and PUT by key.
 
 Everything above asks for nothing that an object store lacks: no renaming of folders,
-no locks, no appending. A backend for one needs these seven members and passes the
+no locks, no appending. A backend for one needs these eight members and passes the
 contract suite in `tests/store/test_files.py`.
 """
 
@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Protocol, TypeVar
 from uuid import uuid4
 
@@ -41,6 +42,9 @@ class Files(Protocol):
 
     def sizes(self, prefix: str) -> dict[str, int]:
         """Every object below `prefix` with its size in bytes; empty if there is none."""
+
+    def ages(self, prefix: str) -> dict[str, float]:
+        """Every object below `prefix` with the seconds since it was written, by the clock of the backend."""
 
     def names(self, prefix: str) -> list[str]:
         """The next parts of the keys below `prefix` (all keys if it is empty), sorted; empty if there is none."""
@@ -175,7 +179,15 @@ class LocalFiles:
 
     def sizes(self, prefix: str) -> dict[str, int]:
         """Every file below the folder, with its size."""
-        found: dict[str, int] = {}
+        return {key: state.st_size for key, state in self._states(prefix)}
+
+    def ages(self, prefix: str) -> dict[str, float]:
+        """Every file below the folder, with its age by the clock of the file system, which may be another machine's."""
+        with _explained("write", self._root), NamedTemporaryFile(dir=self._root, prefix=".clock.") as probe:
+            now = os.stat(probe.name).st_mtime
+        return {key: now - state.st_mtime for key, state in self._states(prefix)}
+
+    def _states(self, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
         with _explained("list", self._path(prefix)):
             folders = [prefix]
             while folders:
@@ -187,10 +199,9 @@ class LocalFiles:
                             if entry.is_dir():
                                 folders.append(key)
                             else:
-                                found[key] = entry.stat().st_size
+                                yield key, entry.stat()
                 except (FileNotFoundError, NotADirectoryError):
                     continue
-        return found
 
     def names(self, prefix: str) -> list[str]:
         """What lies in the folder, without drafts and other hidden files."""

@@ -7,12 +7,14 @@ stands in a URL, a log or a file of the cohort.
 """
 
 import re
+import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 from qsm_dask.errors import StoreError
 from qsm_dask.store.files import batches
@@ -106,6 +108,31 @@ class ObjectFiles:
         place = inside(prefix)
         with _explained("list", f"{self.url}/{place}"):
             return {entry["path"]: entry["size"] for found in obstore.list(self._store, place) for entry in found}
+
+    def ages(self, prefix: str) -> dict[str, float]:
+        """Every object below the prefix, with its age by the provider's clock, which tells whole seconds."""
+        import obstore
+
+        place = inside(prefix)
+        now = time.time() + self._ahead_s
+        with _explained("list", f"{self.url}/{place}"):
+            return {
+                entry["path"]: now - entry["last_modified"].timestamp()
+                for found in obstore.list(self._store, place)
+                for entry in found
+            }
+
+    @cached_property
+    def _ahead_s(self) -> float:
+        """How far the provider's clock is ahead of this machine's, from an object put now."""
+        import obstore
+
+        probe = f".clock.{uuid4().hex}"
+        self.put(probe, b"")
+        with _explained("read", f"{self.url}/{probe}"):
+            written = obstore.head(self._store, probe)["last_modified"].timestamp()
+        self.remove(probe)
+        return written - time.time()
 
     def names(self, prefix: str) -> list[str]:
         """The next parts of the keys below the prefix."""

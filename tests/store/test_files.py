@@ -59,6 +59,23 @@ def test_sizes_are_of_all_objects_below_a_prefix(files: Files) -> None:
     assert files.sizes("nowhere") == {}
 
 
+def test_ages_are_of_all_objects_below_a_prefix(files: Files) -> None:
+    files.put_all([("a/x", b"12"), ("a/b/y", b""), ("ab/z", b"1")])
+    ages = files.ages("a")
+    assert set(ages) == {"a/x", "a/b/y"}
+    assert all(-2.0 < age < 60.0 for age in ages.values())
+    assert files.ages("nowhere") == {}
+    assert files.names("") == ["a", "ab"]
+
+
+def test_a_file_is_as_old_as_the_file_system_says(tmp_path: Path) -> None:
+    files = LocalFiles(tmp_path)
+    files.put("a/x", b"12")
+    written = (tmp_path / "a/x").stat().st_mtime - 7200.0
+    os.utime(tmp_path / "a/x", (written, written))
+    assert files.ages("a")["a/x"] == pytest.approx(7200.0, abs=60.0)
+
+
 def test_names_are_the_next_parts_of_keys(files: Files) -> None:
     files.put_all([("a/x", b""), ("a/b/y", b""), ("c", b"")])
     assert files.names("a") == ["b", "x"]
