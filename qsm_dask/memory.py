@@ -106,6 +106,13 @@ two_sources = volumes(padded=18.0)
 descent = volumes(3.3, padded=3.8)
 """`inversion.ndi` holds phase, weights, the map, a volume, a spectrum and half a kernel."""
 
+
+def primal_dual(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
+    """`inversion.tgv` holds 15 variables and 5 extrapolations on a grid with a border, its data, flags and the map."""
+    del parameters
+    return int(FLOAT * (22.0 * math.prod(n + 2 for n in geometry.shape) + 1.8 * geometry.voxels))
+
+
 whole_brain_reference = volumes(1.1)
 region_reference = volumes(1.4)
 

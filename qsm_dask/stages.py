@@ -38,7 +38,9 @@ from qsm_dask.kernels.inversion.l1 import l1
 from qsm_dask.kernels.inversion.medi import medi
 from qsm_dask.kernels.inversion.ndi import ndi
 from qsm_dask.kernels.inversion.rts import rts
+from qsm_dask.kernels.inversion.tgv import tgv
 from qsm_dask.kernels.inversion.tv import tv
+from qsm_dask.kernels.inversion.two_pass import two_pass
 from qsm_dask.kernels.unwrap.laplacian import laplacian
 from qsm_dask.kernels.unwrap.romeo import romeo
 from qsm_dask.memory import (
@@ -53,6 +55,7 @@ from qsm_dask.memory import (
     morphology,
     offset_removal,
     outer_dipoles,
+    primal_dual,
     readout_removal,
     region_reference,
     spanning_tree,
@@ -144,6 +147,7 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
         "mask.phase_quality": Stage(
             masking.phase_quality, ("mask", "phase_quality"), volumes(3.1), "10.1002/mrm.28563"
         ),
+        "mask.field_quality": Stage(masking.field_quality, ("mask",), volumes(2.2), "10.1002/mrm.29048"),
         "mask.erode": Stage(masking.erode, ("mask",), mask_erosion),
         "coils.mcpc3ds": Stage(coils.mcpc3ds, ("phase", "magnitude"), coil_combination, "10.1002/mrm.26963"),
         "offset.mcpc3ds": Stage(
@@ -187,6 +191,8 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
         "inversion.l1": Stage(l1, ("chi",), split_field, "10.1002/mrm.28957"),
         "inversion.medi": Stage(medi, ("chi",), morphology, "10.1016/j.neuroimage.2011.08.082"),
         "inversion.ndi": Stage(ndi, ("chi",), descent, "10.1002/nbm.4271"),
+        "inversion.tgv": Stage(tgv, ("chi", "mask"), primal_dual, "10.1016/j.neuroimage.2015.02.041"),
+        "inversion.two_pass": Stage(two_pass, ("chi",), volumes(1.35), "10.1002/mrm.29048"),
         "reference.whole_brain": Stage(
             reference.whole_brain, ("chi", "chi_reference"), whole_brain_reference, "10.1002/mrm.30006"
         ),

@@ -2,16 +2,15 @@
 both make the signal decay faster.
 """
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qsm_dask.kernels import fourier, series
-from qsm_dask.kernels.dipole import dipole_spectrum
-from qsm_dask.kernels.doors import Vector, check_direction, check_positive, check_voxel_size
-from qsm_dask.kernels.fourier import Shape, Spectrum, Volume
+from qsm_dask.kernels.doors import check_positive
+from qsm_dask.kernels.fourier import Spectrum, Volume
+from qsm_dask.kernels.inversion import door
 from qsm_dask.kernels.inversion.admm import shrink, symbols
 from qsm_dask.kernels.inversion.extension import EVERY, KnownField
 from qsm_dask.kernels.jit import compiled
@@ -172,37 +171,33 @@ def _separate(
     constants: tuple[float, float],
     solver: _Solver,
 ) -> Sources:
-    inside, size, direction = series.inside(scan[0]), check_voxel_size(scan[1]), check_direction(scan[2])
-    strength = series.field_strength(scan[3])
-    field, decay = series.volume("local_field", local_field, inside), series.volume(name, rate, inside)
+    grid, field = door.linear(local_field, *scan[:3])
+    inside, strength = grid.inside, series.field_strength(scan[3])
+    decay = series.volume(name, rate, inside)
     check_positive(para_per_s_ppm=constants[0], dia_per_s_ppm=constants[1], **vars(solver) | {"extensions": 1})
     if (decay[inside] < 0).any():
         raise ValueError(f"{name} is negative in some voxels of the mask: clip it at zero, as relaxometry.r2prime does")
-    shape = fourier.padded_shape(inside.shape, size, fourier.MARGIN_MM)
-    dipole = dipole_spectrum(shape, size, direction)
     mean = sum(constants) / 2
-    padded = fourier.pad(decay, inside, shape)
+    padded = fourier.pad(decay, inside, grid.shape)
     padded *= np.float32(_MEASURED_T / (strength * mean))
     relaxation = fourier.forward(padded)
     del padded
     share = np.float32(constants[0] / mean), np.float32(constants[1] / mean)
-    data = KnownField(field, inside, dipole, shape)
-    (para, dia), solved = _minimise(data, relaxation, dipole, shape, share, size, solver)
+    (para, dia), solved = _minimise(KnownField(field, grid), relaxation, grid, share, solver)
     return fourier.crop(np.maximum(para, 0, out=para), inside), fourier.crop(np.minimum(-dia, 0), inside), solved
 
 
 def _minimise(
     data: KnownField,
     relaxation: Spectrum,
-    dipole: Volume,
-    shape: Shape,
+    grid: door.Grid,
     share: tuple[np.float32, np.float32],
-    size: Vector,
     solver: _Solver,
 ) -> tuple[list[Volume], Solved]:
     """ADMM that splits both gradients, as `inversion.admm` does, and both sources, to keep their sign."""
-    symbol, per_mm = symbols(shape, size), (1 / np.array(size)).astype(np.float32)
-    rho = np.float32(solver.rho * solver.weight_ppm_mm * math.prod(size) ** (1 / 3))
+    shape, symbol = grid.shape, symbols(grid.shape, grid.size)
+    per_mm = (1 / np.array(grid.size)).astype(np.float32)
+    rho = np.float32(solver.rho * solver.weight_ppm_mm * grid.edge_mm)
     limit = np.float32(solver.weight_ppm_mm / rho)
     sources, wanted = ([np.zeros(shape, np.float32) for _ in range(2)] for _ in range(2))
     dual, below = np.zeros((2, 3, *shape), np.float32), np.zeros((2, *shape), np.float32)
@@ -224,7 +219,7 @@ def _minimise(
             wanted[number] = source  # lets go of one volume before the inverse takes one
         sources.clear()
         weight = np.float32(solver.relaxation_weight)
-        _update(spectra[0], spectra[1], data.spectrum, relaxation, dipole, *symbol, *share, weight, rho)
+        _update(spectra[0], spectra[1], data.spectrum, relaxation, grid.dipole, *symbol, *share, weight, rho)
         while spectra:
             sources.append(fourier.inverse(spectra.pop(0), shape))
         done += 1

@@ -58,6 +58,19 @@ def separated(stage):
     return of_fields(stage, local.astype(np.float32), rate, mask, VOXEL_SIZE, OBLIQUE, 3.0)
 
 
+def single_step(stage):
+    _, local, mask = head(SHAPE, VOXEL_SIZE, OBLIQUE, noise=0.0005)
+    te = np.array([0.004, 0.011])
+    phase = fields.wrap(np.multiply.outer(2 * np.pi * fields.HZ_PER_PPM_PER_T * 3.0 * te, local))
+    return of_fields(stage, phase, mask, te, 3.0, VOXEL_SIZE, OBLIQUE, max_iterations=60)
+
+
+def two_maps(stage):
+    chi, field, mask = head(SHAPE, VOXEL_SIZE)
+    chi, field = chi.astype(np.float32), field.astype(np.float32)
+    return of_fields(stage, chi, mask, field, mask & (np.abs(chi) < 0.05))
+
+
 def whole_brain(stage):
     chi, _, mask = head(SHAPE, VOXEL_SIZE)
     return of_fields(stage, chi.astype(np.float32), mask)
@@ -95,6 +108,8 @@ def scanned(stage):
         "r2prime": 10 * magnitude[1],
         "chi_para": np.abs(phase[0]),
         "chi_dia": -np.abs(phase[1]),
+        "field_noise": 1 / np.maximum(magnitude[0], np.float32(0.1)),
+        "phase_residual": np.abs(phase[1]) / 7,
     }
     parameters = {"depth_mm": 7.0} if stage == "mask.erode" else {}
     return of_fields(stage, *(given[name] for name in STAGES[stage].inputs), **parameters)
@@ -125,6 +140,7 @@ CASES = {
             "mask.magnitude",
             "mask.phase_quality",
             "mask.erode",
+            "mask.field_quality",
             "offset.mcpc3ds",
             "offset.bipolar",
             "unwrap.romeo",
@@ -158,6 +174,8 @@ CASES = {
     "inversion.ndi": nonlinear,
     "separation.r2prime": separated,
     "separation.r2star": separated,
+    "inversion.tgv": single_step,
+    "inversion.two_pass": two_maps,
     "reference.whole_brain": whole_brain,
     "reference.region": region,
 }

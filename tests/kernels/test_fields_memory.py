@@ -21,7 +21,9 @@ stage = STAGES[name]
 def arrays(shape):
     field = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
     return dict(total_field=field, local_field=field, chi=field, mask=np.ones(shape, bool),
-        magnitude=field[None], field_noise=np.ones(shape, np.float32), b0=3.0, te=(0.02,),
+        magnitude=field[None], phase=field[None], chi_filled=field,
+        chi_reliable=field, mask_reliable=np.ones(shape, bool),
+        field_noise=np.ones(shape, np.float32), b0=3.0, te=(0.02,),
         r2prime=np.abs(field), r2star=np.abs(field),
         dseg=np.ones(shape, np.int32), voxel_size=np.ones(3), b0_dir=np.array([0, 0.6, 0.8]))
 
@@ -69,6 +71,8 @@ print(run(shape))
         ("inversion.medi", {"max_iterations": 2, "cg_iterations": 2}),
         ("inversion.ndi", {"max_iterations": 3}),
         ("separation.r2prime", {"max_iterations": 5}),
+        ("inversion.tgv", {"max_iterations": 2}),
+        ("inversion.two_pass", {}),
         ("reference.whole_brain", {}),
         ("reference.region", {"labels": [1]}),
     ],
@@ -91,6 +95,8 @@ print(run(shape))
         "medi",
         "ndi",
         "separation",
+        "tgv",
+        "two_pass",
         "whole_brain",
         "region",
     ],

@@ -49,7 +49,8 @@ def arrays(n):
     return dict(phase=phase, coil_phase=coils(phase), coil_magnitude=coils(magnitude),
         magnitude=magnitude, unwrapped_phase=phase, te=te, b0=np.array(3.0), mask=mask,
         voxel_size=np.ones(3), dseg=dseg, chi=phase[0], r2star=magnitude[0],
-        r2=magnitude[1], swi=magnitude[0], r2prime=magnitude[1], chi_para=magnitude[0], chi_dia=-magnitude[1])
+        r2=magnitude[1], swi=magnitude[0], r2prime=magnitude[1], chi_para=magnitude[0], chi_dia=-magnitude[1],
+        field_noise=magnitude[0], phase_residual=np.zeros((n, n, n), np.float32))
 
 def peak():
     with open("/proc/self/status") as status:
@@ -74,6 +75,7 @@ print(peak()["VmHWM"] - before)
     [
         ("mask.magnitude", {}),
         ("mask.phase_quality", {"threshold": 0.1}),
+        ("mask.field_quality", {}),
         ("mask.erode", {}),
         ("coils.mcpc3ds", {}),
         ("offset.mcpc3ds", {}),
