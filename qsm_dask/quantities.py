@@ -82,7 +82,10 @@ QUANTITIES: Mapping[str, Quantity] = MappingProxyType(
     }
 )
 
-RAW = ("phase", "magnitude", "te", "b0", "b0_dir", "voxel_size", "affine")
+HEADER = ("te", "b0", "b0_dir", "voxel_size", "affine")
+"""What is read from headers and sidecars: plain values, not arrays of voxels."""
+
+RAW = ("phase", "magnitude", *HEADER)
 """What every usable acquisition delivers."""
 
 

@@ -85,6 +85,10 @@ class Stage:
     version: int = 1
     applies: Applies = always
 
+    def __repr__(self) -> str:
+        """What it makes of what."""
+        return f"Stage({self.kernel.__name__}: {', '.join(self.inputs)} -> {', '.join(self.outputs)})"
+
     @cached_property
     def _signature(self) -> inspect.Signature:
         return inspect.signature(self.kernel)

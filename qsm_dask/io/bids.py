@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,10 @@ from qsm_dask.errors import InputError
 from qsm_dask.io.acquisition import Acquisition, FileRef, Image
 from qsm_dask.io.filters import Filters
 from qsm_dask.io.names import PARTS, RAW_SUFFIXES, Name, canonical
+from qsm_dask.io.tables import read_tsv
 from qsm_dask.io.tree import Entry, Folder, Found, subjects, walk
 from qsm_dask.scan import ScanKey
+from qsm_dask.wording import some
 
 _Group = tuple[tuple[tuple[str, str], ...], str]
 
@@ -92,7 +93,7 @@ def _chosen_subjects(root: Path, participants: Sequence[str]) -> tuple[str, ...]
     wanted = sorted({f"sub-{label.removeprefix('sub-')}" for label in participants})
     absent = [name for name in wanted if name not in set(present)]
     if absent:
-        raise InputError(f"{root}: no participant {', '.join(absent)}; there are {_some(present)}")
+        raise InputError(f"{root}: no participant {', '.join(absent)}; there are {some(present)}")
     return tuple(wanted)
 
 
@@ -106,16 +107,11 @@ def _check_sessions(root: Path, names: Iterable[str], wanted: Sequence[str]) -> 
         raise InputError(f"{root}: no participant chosen has the session {', '.join(sorted(missing))}")
 
 
-def _some(names: Sequence[str], limit: int = 8) -> str:
-    shown = ", ".join(names[:limit])
-    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
-
-
 def _nothing(root: Path, seen: int, filtered: bool, strange: Sequence[str]) -> str:
     if seen and filtered:
         return f"{root}: the filter file keeps none of the {seen} images found; check its entities and labels"
     looked = "sub-*/[ses-*/]anat/*_{MEGRE,T2starw}.nii[.gz]"
-    hint = f"; not understood: {_some(strange, 3)}" if strange else ""
+    hint = f"; not understood: {some(strange, 3)}" if strange else ""
     return f"{root}: no gradient-echo images among the participants and sessions chosen (looked for {looked}){hint}"
 
 
@@ -223,7 +219,8 @@ def participants(root: Path) -> pd.DataFrame | None:
     """The dataset's `participants.tsv`, or None where it is absent.
 
     `participant_id` is text beginning with `sub-`; other columns are numbers where every
-    value is one; `n/a` is missing.
+    value is one, and text where one is not or begins with a zero, as the site `01` does;
+    `n/a` is missing, and nothing else that could be a name.
 
     Raises
     ------
@@ -233,12 +230,21 @@ def participants(root: Path) -> pd.DataFrame | None:
     if not path.is_file():
         return None
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        table = pd.read_csv(StringIO(text), sep="\t", na_values=["n/a"], dtype={"participant_id": str})
+        table = read_tsv(path.read_bytes())
     except (ValueError, OSError) as error:
         raise InputError(f"{path}: cannot be read as a tab-separated table: {error}") from error
     if "participant_id" not in table.columns:
         raise InputError(f"{path}: has no column participant_id (columns are separated by tabs)")
+    for name in table.columns.drop("participant_id"):
+        table[name] = _numbers(table[name])
     identifiers = table["participant_id"].fillna("").str.strip()
     table["participant_id"] = identifiers.where(identifiers.str.startswith("sub-"), "sub-" + identifiers)
     return table
+
+
+def _numbers(column: "pd.Series[str]") -> "pd.Series[Any]":
+    """A column of text as numbers, if that loses nothing."""
+    found = column.dropna().str.strip()
+    if found.str.match(r"[+-]?0\d").any() or pd.to_numeric(found, errors="coerce").isna().any():
+        return column
+    return pd.to_numeric(column)

@@ -122,8 +122,9 @@ def attach(
             mine = candidates.get(acquisition.key.subject, [])
             attached, quantities = _attach(acquisition, source, mine)
             matched |= quantities
-            given.append(attached)
-        found = tuple(given)
+            given.append((attached, quantities))
+        expected = [name for name in source.quantities if source.named or name in matched]
+        found = tuple(_note_absent(one, source, [q for q in expected if q not in has]) for one, has in given)
         missing = set(source.quantities) - matched
         if missing and (source.named or not matched):
             looked = ", ".join(f"*_{suffix}.nii[.gz]" for suffix, name in _SUFFIXES.items() if name in missing)
@@ -187,14 +188,12 @@ def _attach(
             if candidate.quantity == quantity and (rank := _rank(acquisition.key, candidate)) is not None
         ]
         if not ranked:
-            if source.named:
-                acquisition = _note(acquisition, f"no {quantity} in {source.prefix} belongs to this scan")
             continue
         matched.add(quantity)
         best = min(rank for rank, _ in ranked)
         chosen = [candidate.map for rank, candidate in ranked if rank == best]
         if any(item.quantity == quantity for item in acquisition.maps):
-            acquisition = _note(acquisition, f"{quantity} of {source.prefix} left aside: a folder named before has it")
+            acquisition = _note(acquisition, f"{quantity} of {source.prefix} left aside (a folder named before has it)")
         elif len(chosen) > 1:
             files = " and ".join(item.file.label for item in chosen[:2])
             problem = f"two files claim {quantity}: {files}; choose one with a filter file"
@@ -202,6 +201,12 @@ def _attach(
         else:
             acquisition = replace(acquisition, maps=(*acquisition.maps, chosen[0]))
     return acquisition, matched
+
+
+def _note_absent(acquisition: Acquisition, source: Derivatives, absent: Sequence[str]) -> Acquisition:
+    for quantity in absent:
+        acquisition = _note(acquisition, f"no {quantity} in {source.prefix}")
+    return acquisition
 
 
 def _note(acquisition: Acquisition, note: str) -> Acquisition:

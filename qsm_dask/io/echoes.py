@@ -105,8 +105,8 @@ def open_series(
     warnings = []
     if chosen[0] == "mag" and (acquisition.has("real") or acquisition.has("imag")):
         warnings.append("magnitude and phase are there: the real and imaginary images were left aside")
-    if not parts[chosen[0]][0].header.oriented:
-        warnings.append("the header states no orientation (sform and qform codes are 0): B0 taken along the third axis")
+    if doubt := parts[chosen[0]][0].header.doubt:
+        warnings.append(doubt)
     return Series(te, parts, tuple(warnings))
 
 

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from qsm_dask.errors import InputError
 from qsm_dask.io.acquisition import FileRef, Map
 from qsm_dask.io.nifti import Header, read_header, read_into, same_grid
-from qsm_dask.units import hz_per_ppm
+from qsm_dask.units import hz_to_ppm, tesla_to_ppm
+from qsm_dask.wording import some
 
 UNITS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"dseg": (), "mask": (), "chi": ("ppm", "ppb"), "local_field": ("ppm", "Hz", "rad/s", "T")}
@@ -99,9 +100,9 @@ def _to_ppm(units: str, b0: float) -> float:
     return {
         "ppm": 1.0,
         "ppb": 1e-3,
-        "Hz": 1 / hz_per_ppm(b0),
-        "rad/s": 1 / (2 * math.pi * hz_per_ppm(b0)),
-        "T": 1e6 / b0,
+        "Hz": hz_to_ppm(1.0, b0),
+        "rad/s": hz_to_ppm(1.0 / (2 * math.pi), b0),
+        "T": tesla_to_ppm(1.0, b0),
     }[units]
 
 
@@ -133,8 +134,7 @@ def _read_labels(item: Map, values: NDArray[np.float32], source: dict[str, Any])
         source["files"] = [label, item.table.label]
         nameless = [str(n) for n in present if n not in names]
         if nameless:
-            listed = ", ".join(nameless[:8]) + (" …" if len(nameless) > 8 else "")
-            warnings.append(f"{item.table.label}: has no name for label {listed}; named label_<number>")
+            warnings.append(f"{item.table.label}: has no name for label {some(nameless)}; named label_<number>")
     labels = {**{n: f"label_{n}" for n in present}, **names}
     return MapReading(array, source, dict(sorted(labels.items())), tuple(warnings))
 

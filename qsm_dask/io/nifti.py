@@ -40,7 +40,7 @@ class Header:
     dtype : as stored.
     slope, inter : stored values times slope plus inter are the values meant.
     offset : bytes before the voxels.
-    oriented : whether the header states an orientation at all.
+    doubt : why its affine may not tell how the image lay in the scanner; empty where it does.
     """
 
     label: str
@@ -52,7 +52,7 @@ class Header:
     slope: float
     inter: float
     offset: int
-    oriented: bool
+    doubt: str
 
     @property
     def voxels(self) -> int:
@@ -142,9 +142,7 @@ def read_header(path: str | Path, label: str | None = None) -> Header:
         raise InputError(f"{name}: has the shape {shape}; three dimensions are wanted, or four with echoes last")
     if dtype.kind not in "iuf":
         raise InputError(f"{name}: holds {dtype} values; store real ones (part-mag and part-phase)")
-    sform, qform = int(image.header["sform_code"]), int(image.header["qform_code"])
-    # A standard-space sform on a raw image does not tell how the head lay in the field.
-    affine = image.get_qform() if sform not in _SCANNER_CODES and qform in _SCANNER_CODES else image.affine
+    affine, doubt = _orientation(image)
     return Header(
         label=name,
         path=path,
@@ -155,8 +153,27 @@ def read_header(path: str | Path, label: str | None = None) -> Header:
         slope=float(stored.slope),
         inter=float(stored.inter),
         offset=int(stored.offset),
-        oriented=bool(sform or qform),
+        doubt=doubt,
     )
+
+
+def _orientation(image: Any) -> tuple[NDArray[np.float64], str]:
+    """The affine that tells how the image lay in the scanner, and why that may be in doubt.
+
+    An sform in a standard space (codes 3 to 5) tells where the head lies in an atlas, not how it lay in B0.
+    """
+    sform, qform = int(image.header["sform_code"]), int(image.header["qform_code"])
+    if sform in _SCANNER_CODES:
+        return image.affine, ""
+    if qform in _SCANNER_CODES:
+        aside = f"the sform is in a standard space (code {sform}) and was left aside: B0 taken from the qform"
+        return image.get_qform(), aside if sform else ""
+    if sform or qform:
+        return image.affine, (
+            f"the header states an orientation in a standard space only (sform code {sform}, qform code {qform}): "
+            "B0 taken along its third axis, which is wrong if the head was rotated into that space"
+        )
+    return image.affine, "the header states no orientation (sform and qform codes are 0): B0 taken along the third axis"
 
 
 def read_into(header: Header, out: Sequence[NDArray[np.float32]] | NDArray[np.float32]) -> None:

@@ -14,6 +14,7 @@ from qsm_dask.io.maps import read_map
 from qsm_dask.io.nifti import read_header, read_into
 from qsm_dask.io.phase import PhaseSign, find_scale, to_radians
 from qsm_dask.io.sidecars import field_strength, text
+from qsm_dask.quantities import HEADER
 from qsm_dask.scan import Geometry
 
 _MAPS_WITHOUT_PHASE = ("chi", "local_field")
@@ -106,13 +107,11 @@ def needs_phase(acquisition: Acquisition) -> bool:
 
 def _header_sources(series: Series, b0_source: str) -> dict[str, Mapping[str, Any]]:
     files = list(series.metadata)
-    first = [series.first.label]
+    of_affine = {"from": "raw", "files": [series.first.label], "key": "affine"}
+    of_sidecars = {"te": "EchoTime", "b0": b0_source}
     return {
-        "te": {"from": "raw", "files": files, "key": "EchoTime"},
-        "b0": {"from": "raw", "files": files, "key": b0_source},
-        "b0_dir": {"from": "raw", "files": first, "key": "affine"},
-        "voxel_size": {"from": "raw", "files": first, "key": "affine"},
-        "affine": {"from": "raw", "files": first, "key": "affine"},
+        name: {"from": "raw", "files": files, "key": of_sidecars[name]} if name in of_sidecars else dict(of_affine)
+        for name in HEADER
     }
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from qsm_dask import resources
 from qsm_dask.errors import ConfigError
+from qsm_dask.pipeline.choice import make_plan
 from qsm_dask.pipeline.parameters import resolve
-from qsm_dask.pipeline.plan import Plan, make_plan
+from qsm_dask.pipeline.plan import Plan
 from qsm_dask.pipeline.steps import Step
 from qsm_dask.quantities import RAW, base_name
 from qsm_dask.scan import Geometry
@@ -39,6 +40,11 @@ class Pipeline:
     keep: tuple[str, ...] = ()
     summary: str = ""
     source: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    def __repr__(self) -> str:
+        """Its steps, as a file would list them."""
+        steps = " > ".join(" or ".join(step.stage for step in slot) for slot in self.slots)
+        return f"Pipeline({self.name!r}: {steps})"
 
     @classmethod
     def from_yaml(cls, name: str | Path, stages: Mapping[str, Stage] = STAGES) -> "Pipeline":
@@ -160,7 +166,7 @@ def read_step(pipeline: str, entry: Any, stages: Mapping[str, Stage] = STAGES) -
         raise ConfigError(f"pipeline {pipeline}: a step is 'stage' or 'stage: {{parameter: value}}', got {entry!r}")
     ((name, given),) = entry.items()
     if name not in stages:
-        close = get_close_matches(str(name), stages, 1)
+        close = [one for one in stages if one.endswith(f".{name}")] or get_close_matches(str(name), stages, 1)
         raise ConfigError(f"pipeline {pipeline}: no stage {name!r}; {_hint(close, sorted(stages))}")
     given = dict(given or {})
     stage = stages[name]

@@ -10,12 +10,14 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from qsm_dask.digests import checksum
 from qsm_dask.errors import DamageError, StoreError
 from qsm_dask.quantities import COORDINATES, NODES, SPACE, quantity
 from qsm_dask.scan import ScanKey
-from qsm_dask.store.commit import Commit, checksum
+from qsm_dask.store.commit import Commit
+from qsm_dask.store.documents import PIPELINE
 from qsm_dask.store.index import facts_of
-from qsm_dask.store.layout import INGEST_KEY, PIPELINE
+from qsm_dask.store.layout import INGEST_KEY
 
 if TYPE_CHECKING:
     from qsm_dask.store.cohort import CohortStore

@@ -1,6 +1,5 @@
 """Write the maps of a cohort as BIDS derivatives: NIfTI with sidecars, in ppm, 1/s, s and Hz."""
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,17 +9,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qsm_dask import participants
 from qsm_dask.errors import DamageError
 from qsm_dask.io import documents, outputs
 from qsm_dask.io.nifti import write_volume
-from qsm_dask.io.tables import read_parquet
 from qsm_dask.kernels.reference import whole_brain
 from qsm_dask.pipeline import Pipeline, Plan, Step
 from qsm_dask.provenance import software
 from qsm_dask.quantities import base_name
 from qsm_dask.scan import Geometry, ScanKey
 from qsm_dask.standing import Standing, standings
-from qsm_dask.store import PIPELINE, CohortStore, Commit
+from qsm_dask.store import CohortStore, Commit
+from qsm_dask.store.documents import DATASET, PIPELINE, read_json
 from qsm_dask.units import ppm_to_hz
 
 _NODES = ("regions", "maps", "field")
@@ -73,8 +73,8 @@ def run(cohort: CohortStore, out: str | Path, *, progress: Callable[[int, int, s
     DamageError : the index or an ingest cannot be read. Maps that cannot be read are a reason in the summary.
     """
     folder = Path(out)
-    document = cohort.read_document(PIPELINE)
-    pipeline = None if document is None else Pipeline.from_mapping(json.loads(document))
+    source = read_json(cohort, PIPELINE)
+    pipeline = None if source is None else Pipeline.from_mapping(source)
     outputs.claim_folder(folder, _description(cohort, folder, "none" if pipeline is None else pipeline.name))
     found = list(standings(cohort, Pipeline.from_mapping))
     _write_participants(cohort, folder)
@@ -234,7 +234,7 @@ def _reference(region: str, moments: NDArray[np.float64]) -> dict[str, Any]:
 
 
 def _description(cohort: CohortStore, folder: Path, pipeline: str) -> dict[str, Any]:
-    about = json.loads(cohort.read_document("dataset.json") or b"{}")
+    about = read_json(cohort, DATASET) or {}
     return documents.derivative_description(
         f"Susceptibility maps of {about.get('name') or 'a cohort'}",
         software()["qsm-dask"],
@@ -244,9 +244,8 @@ def _description(cohort: CohortStore, folder: Path, pipeline: str) -> dict[str, 
 
 
 def _write_participants(cohort: CohortStore, folder: Path) -> None:
-    document = cohort.read_document("participants.parquet")
-    if document is not None:
-        table = read_parquet(document)
+    table = participants.read(cohort)
+    if table is not None:
         columns = ["participant_id", *(name for name in table.columns if name != "participant_id")]
         rows = table[columns].itertuples(index=False)
         documents.write_tsv(folder / "participants.tsv", [str(name) for name in columns], rows)

@@ -155,7 +155,7 @@ def test_the_folder_named_first_wins_and_the_other_is_noted(tmp_path, root):
     derived(tmp_path / "two", "sub-01_dseg")
     _, (acquisition,) = matched(root, str(tmp_path / "one"), str(tmp_path / "two"))
     assert [m.file.label.partition("/")[0] for m in acquisition.maps] == ["one", "two"]
-    assert acquisition.notes == ("mask of two left aside: a folder named before has it",)
+    assert acquisition.notes == ("mask of two left aside (a folder named before has it)",)
 
 
 def test_a_map_that_one_scan_lacks_is_noted(tmp_path, root):
@@ -164,7 +164,7 @@ def test_a_map_that_one_scan_lacks_is_noted(tmp_path, root):
     derived(tmp_path / "out", "sub-01_Chimap")
     _, (first, second) = matched(root, f"{tmp_path / 'out'}:chi")
     assert first.notes == ()
-    assert second.notes == ("no chi in out belongs to this scan",)
+    assert second.notes == ("no chi in out",)
 
 
 def test_a_folder_that_has_nothing_for_anybody_is_an_error(tmp_path, root):

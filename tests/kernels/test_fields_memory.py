@@ -39,8 +39,7 @@ def peak():
         return {line.split(":")[0]: int(line.split()[1]) * 1024 for line in status if line.startswith("Vm")}
 
 run((20, 22, 24))
-fourier.spectra.resize(0)
-fourier.spectra.resize(fourier.CACHE_BYTES)
+fourier.spectra = fourier.SpectrumCache(fourier.CACHE_BYTES)
 print(run(shape))
 """
 

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 from scipy.ndimage import binary_fill_holes, distance_transform_edt, label
+from scipy.special import ellipe
 
 from qsm_dask.kernels.masking import magnitude, phase_quality
 from tests.kernels.fields import accrued, ball, head, smooth
 
 SIZE = (3.0, 3.0, 3.0)
+OPENING_MM = 16.0
 
 
 def overlap(a, b):
@@ -45,9 +47,15 @@ def test_holes_and_gaps_are_filled():
     image, brain = head()
     image[26:29, 30:34, 20:24] = 0.01  # an iron-rich nucleus
     image[32, :, 24:] *= 0.1  # a fissure
-    found = magnitude(image[None], SIZE)
-    # The opening that cuts neck and orbits rounds the corners where the fissure meets the surface.
-    assert overlap(found, brain) > 0.98
+    found = magnitude(image[None], SIZE, opening_mm=OPENING_MM)
+    # The opening rounds the two corners between fissure and surface: (1 - pi / 4) of its radius squared, all along.
+    half_y, half_z = (0.66 * (n - 1) / 2 * 3.0 for n in brain.shape[1:])
+    arc_mm = 2 * half_y * ellipe(1 - (half_z / half_y) ** 2)
+    rounded = 2 * (1 - np.pi / 4) * OPENING_MM**2 * arc_mm / 27.0
+    lost = np.argwhere(brain & ~found)
+    assert len(lost) == pytest.approx(rounded, rel=0.1)
+    assert 3.0 * np.abs(lost[:, 0] - 32).max() <= OPENING_MM
+    assert overlap(found, brain) > 0.985  # half of that share, and the stump of the bridge
     np.testing.assert_array_equal(found, binary_fill_holes(found))
 
 
