@@ -116,8 +116,11 @@ def primal_dual(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
 whole_brain_reference = volumes(1.1)
 region_reference = volumes(1.4)
 
-boundary_value = volumes(6.6)
+boundary_value = volumes(7.2)
 """`background.lbv` holds five volumes of the solver, three sevenths of three for its coarser grids, and masks."""
+
+inner_sources = volumes(11.5, padded=2.6)
+"""`background.tfi` holds the volumes of two solvers, of the coarser grids and the field, a spectrum and the kernel."""
 
 outer_dipoles = volumes(padded=6.9, margin_mm=pdf.MARGIN_MM)
 """`background.pdf` holds three volumes of the solver, the weights, a field, a spectrum and the kernel's half."""

@@ -30,6 +30,7 @@ from qsm_dask.kernels.background.fitted import ismv, resharp
 from qsm_dask.kernels.background.lbv import lbv
 from qsm_dask.kernels.background.pdf import pdf
 from qsm_dask.kernels.background.smv import sharp, vsharp
+from qsm_dask.kernels.background.tfi import tfi
 from qsm_dask.kernels.bipolar import bipolar
 from qsm_dask.kernels.inversion.direct import tikhonov, tkd, tsvd
 from qsm_dask.kernels.inversion.fansi import fansi
@@ -49,6 +50,7 @@ from qsm_dask.memory import (
     descent,
     division,
     fitted_sphere,
+    inner_sources,
     largest_sphere,
     magnitude_mask,
     mask_erosion,
@@ -175,8 +177,9 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
             "10.1002/mrm.24272",
             applies=two_echoes,
         ),
-        "background.lbv": Stage(lbv, ("local_field", "mask"), boundary_value, "10.1002/nbm.3064"),
+        "background.lbv": Stage(lbv, ("local_field", "mask"), boundary_value, "10.1002/nbm.3064", version=2),
         "background.pdf": Stage(pdf, ("local_field", "mask"), outer_dipoles, "10.1002/nbm.1670"),
+        "background.tfi": Stage(tfi, ("local_field", "mask"), inner_sources, "10.1002/mrm.26331"),
         "background.sharp": Stage(sharp, ("local_field", "mask"), largest_sphere, "10.1016/j.neuroimage.2010.10.070"),
         "background.resharp": Stage(resharp, ("local_field", "mask"), fitted_sphere, "10.1002/mrm.24765"),
         "background.ismv": Stage(ismv, ("local_field", "mask"), fitted_sphere, "10.1002/mrm.24998"),

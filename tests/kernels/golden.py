@@ -160,7 +160,7 @@ CASES = {
         scanned,
     ),
     **dict.fromkeys(
-        [f"background.{name}" for name in ("lbv", "pdf", "sharp", "resharp", "ismv", "vsharp")], background
+        [f"background.{name}" for name in ("lbv", "tfi", "pdf", "sharp", "resharp", "ismv", "vsharp")], background
     ),
     "inversion.tkd": inversion,
     "inversion.tsvd": inversion,

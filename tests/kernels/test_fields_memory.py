@@ -54,6 +54,7 @@ print(run(shape))
     ("name", "parameters"),
     [
         ("background.lbv", {}),
+        ("background.tfi", {"max_iterations": 2}),
         ("background.pdf", {"max_iterations": 4}),
         ("background.sharp", {}),
         ("background.resharp", {"max_iterations": 2}),
@@ -78,6 +79,7 @@ print(run(shape))
     ],
     ids=[
         "lbv",
+        "tfi",
         "pdf",
         "sharp",
         "resharp",
