@@ -56,7 +56,9 @@ SWI = MAPS | {"desc-swi_T2starw", "desc-swimip_T2starw"}
 
 
 @pytest.mark.parametrize(
-    ("name", "written"), [("accurate", CHI), ("ukb", CHI), ("separation", SOURCES), ("swi", SWI)], ids=lambda value: str(value)[:10]
+    ("name", "written"),
+    [("accurate", CHI), ("ukb", CHI), ("separation", SOURCES), ("swi", SWI)],
+    ids=lambda value: str(value)[:10],
 )
 def test_a_pipeline_runs_from_bids_to_derivatives(ingested, tmp_path, name, written):
     summary = process.run(ingested, SerialEngine(ROOM), Pipeline.from_yaml(name))
