@@ -33,6 +33,9 @@ def simulate(
     b0: Annotated[float, typer.Option(min=0.1, help="Field strength in tesla.")] = 3.0,
     oblique: Annotated[bool, typer.Option("--oblique", help="Tilt the slices against B0.")] = False,
     snr: Annotated[float, typer.Option(min=0.1, help="Signal to noise of the first echo.")] = 100.0,
+    calcified: Annotated[
+        bool, typer.Option("--calcification/--no-calcification", help="A strong source in the left ventricle.")
+    ] = True,
     cluster: cohorts.ClusterName = "local",
     quiet: Quiet = False,
 ) -> None:
@@ -48,6 +51,7 @@ def simulate(
             b0=b0,
             oblique=oblique,
             snr=snr,
+            calcified=calcified,
             engine=engine,
             progress=shown,
         )

@@ -81,6 +81,7 @@ def simulate(
     oblique: bool = False,
     snr: float = 100.0,
     age: float | None = None,
+    calcified: bool = True,
 ) -> Phantom:
     """Scan subject `number` of the cohort `seed`.
 
@@ -93,6 +94,7 @@ def simulate(
     oblique : tilt the field of view, the head with it, against B0.
     snr : of the magnitude in the brain at the first echo; `inf` for no noise.
     age : [years]; drawn if not given.
+    calcified : whether the head has a calcification, which holds a fifth of the energy of the susceptibility.
 
     Returns
     -------
@@ -104,7 +106,7 @@ def simulate(
     """
     check_protocol(shape, te, b0, snr)
     times = np.asarray(te, dtype=np.float64)
-    subject = draw_subject(number, seed, age)
+    subject = draw_subject(number, seed, age, calcified=calcified)
     pose = subject.pose if oblique else np.eye(3)
     b0_dir = pose[2].copy()
     head = build_head(subject, shape, b0)

@@ -40,6 +40,7 @@ class _Cohort:
     te: tuple[float, ...]
     phase_format: PhaseFormat
     ages: tuple[float, ...] = field(default=())
+    calcified: bool = True
 
     def age(self, number: int) -> float | None:
         """The age of a subject [years] if it was given."""
@@ -50,9 +51,10 @@ class _Cohort:
         matrix = "x".join(map(str, self.shape))
         geometry = "oblique" if self.oblique else "axial"
         ages = f", ages {' '.join(f'{age:g}' for age in self.ages)}" if self.ages else ""
+        without = "" if self.calcified else ", no calcification"
         return (
             f"simulated heads, seed {self.seed}, matrix {matrix}, {geometry}, {self.b0:g} T, TE {echoes} ms, "
-            f"SNR {self.snr:g}, {self.phase_format} phase{ages}"
+            f"SNR {self.snr:g}, {self.phase_format} phase{ages}{without}"
         )
 
 
@@ -67,6 +69,7 @@ def run(
     snr: float = 100.0,
     te: Sequence[float] = phantom.DEFAULT_TE,
     ages: Sequence[float] | None = None,
+    calcified: bool = True,
     phase_format: PhaseFormat = "rescaled",
     engine: Engine | None = None,
     progress: Progress | None = None,
@@ -84,6 +87,7 @@ def run(
     snr : mean magnitude of the brain at the first echo over the noise.
     te : echo times [s].
     ages : of the subjects [years]; drawn from 20 to 80 if not given.
+    calcified : whether they have a calcification.
     phase_format : how phase is stored: 0 to 4095 that the header rescales to -4096..4094 as Siemens does,
         0 to 4095 as it is, or float radians.
     engine : runs a task a subject; without one they are simulated one after another.
@@ -103,7 +107,7 @@ def run(
         raise ConfigError(f"a cohort has at least one subject, got {subjects}")
     if ages is not None and len(ages) != subjects:
         raise ConfigError(f"{len(ages)} ages for {subjects} subjects: give one a subject")
-    cohort = _Cohort(folder, seed, shape, b0, oblique, snr, tuple(te), phase_format, tuple(ages or ()))
+    cohort = _Cohort(folder, seed, shape, b0, oblique, snr, tuple(te), phase_format, tuple(ages or ()), calcified)
     try:
         people = [phantom.draw_subject(number, seed, cohort.age(number)) for number in range(1, subjects + 1)]
         phantom.check_protocol(shape, te, b0, snr)
@@ -143,6 +147,7 @@ def _simulate(cohort: _Cohort, number: int) -> int:
         oblique=cohort.oblique,
         snr=cohort.snr,
         age=cohort.age(number),
+        calcified=cohort.calcified,
     )
     _write_raw(cohort, number, made)
     _write_truth(cohort, number, made)
