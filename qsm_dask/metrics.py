@@ -118,11 +118,11 @@ def hfen(found: NDArray[Any], truth: NDArray[Any], mask: Mask) -> float:
     ----------
     QSM Challenge 2016, doi:10.1002/mrm.26830
     """
-    filtered = (
+    one, other = (
         ndimage.gaussian_laplace(values.astype(np.float64), HFEN_SIGMA, truncate=_HFEN_REACH)
         for values in (found, truth)
     )
-    return nrmse(*filtered, mask)
+    return nrmse(one, other, mask)
 
 
 def linearity(found: NDArray[Any], truth: NDArray[Any], labels: NDArray[Any], regions: Collection[int]) -> float:

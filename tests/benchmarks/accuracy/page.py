@@ -90,7 +90,7 @@ nothing tuned to any of them.
   more than twenty times the local one). Its calcification of -1 ppm holds a fifth of the energy of the truth; the same
   heads are measured without it.
 - **qsm-forward** is that package's forward model, noise and coil phase: cylinders of 5 to 500 ppb with a ball of air
-  beside them, axial at 1 mm and 3 T, and tilted by 32.5 degrees with voxels of 0.8 x 0.8 x 2 mm at 7 T.
+  near them, axial at 1 mm and 3 T, and tilted by 32.5 degrees with voxels of 0.8 x 0.8 x 1.6 mm at 7 T.
 - **Masks are fixed and lost voxels count as zero**: no method gains by keeping less. *keeps* is the share of the mask
   it gives a value to.
 - The true input of a stage is the truth with the noise of the scan on it. Each figure is the mean over the cases, with
@@ -148,6 +148,6 @@ def _caption(family: str) -> str:
     if not most:
         return f"Error of each, axial and coronal: black to white is ±{error:g} {unit}."
     return (
-        f"Map (±{most:g} {unit}) and error (±{error:g} {unit}) of the first head, axial through the putamen and coronal "
-        "through the calcification; black to white. In maps, lost voxels are black."
+        f"Map (±{most:g} {unit}) and error (±{error:g} {unit}) of the first head, axial through the putamen and "
+        "coronal through the calcification; black to white. In maps, lost voxels are black."
     )

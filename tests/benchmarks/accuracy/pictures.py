@@ -47,9 +47,9 @@ class Album:
         self._case = case
         mask = case.truth["mask"]
         self._box = metrics.box_around(mask, 1)
-        deep = np.argwhere(np.isin(case.truth["dseg"], list(case.regions)[2:4]))
-        strong = np.argwhere(case.source) if case.source.any() else np.argwhere(mask)
-        self._axial, self._coronal = int(deep[:, 2].mean().round()), int(strong[:, 1].mean().round())
+        putamen = np.isin(case.truth["dseg"], list(case.regions)[2:4])
+        self._axial = _middle(putamen if putamen.any() else mask, 2)
+        self._coronal = _middle(case.source if case.source.any() else mask, 1)
         self.zoom = max(1, round(float(case.scan["voxel_size"][0]) / PIXEL_MM))
         self.tiles: list[Tile] = []
 
@@ -79,6 +79,10 @@ class Album:
             volume[x, y, self._axial].T.astype(np.float32),
             volume[x, self._coronal, z].T.astype(np.float32),
         )
+
+
+def _middle(part: NDArray[np.bool_], axis: int) -> int:
+    return int(np.argwhere(part)[:, axis].mean().round())
 
 
 def draw(tiles: Sequence[Tile], zoom: int) -> bytes:
