@@ -53,14 +53,14 @@ def run(
     """
     quiet = quiet or as_json
     chosen = Selection(derivatives, participant_label, session_id, bids_filter_file, phase_sign, coil_smoothing)
-    ingested, processed, page = steps.run_all(bids, cohort, chosen, pipeline, cluster, quiet=quiet)
+    ingested, processed, compared, page = steps.run_all(bids, cohort, chosen, pipeline, cluster, quiet=quiet)
     if as_json:
         write_json(_processed(processed) | {"ingested": _ingested(ingested), "report": str(page)})
     else:
         if quiet:
             list_reasons(processed.failures)
         say(f"report    {page}")
-    raise typer.Exit(1 if processed.failures else 0)
+    raise typer.Exit(1 if processed.failures or compared.damaged else 0)
 
 
 def ingest(
@@ -132,11 +132,14 @@ def compare(cohort: Cohort, quiet: Quiet = False, as_json: Json = False) -> None
 
     `tables/regions.parquet` for programs; `tables/regions.tsv` for people, with the JSON dictionary of its columns.
 
+    Exit code 1 if a scan is done and its result cannot be read.
+
     Example: `qsm-dask compare study.qsm`
     """
     summary = steps.compare_scans(steps.open_store(cohort), quiet=quiet or as_json)
     if as_json:
         write_json(vars(summary))
+    raise typer.Exit(1 if summary.damaged else 0)
 
 
 def report(cohort: Cohort, cluster: ClusterName = "serial", quiet: Quiet = False) -> None:

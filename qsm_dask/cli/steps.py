@@ -60,7 +60,7 @@ def compile_kernels(pipeline: "Pipeline", *, quiet: bool) -> None:
 
 def run_all(
     bids: Path, cohort: Path, chosen: Selection, pipeline: str, cluster: str, *, quiet: bool
-) -> tuple["Ingested", "Processed", Path]:
+) -> tuple["Ingested", "Processed", "Compared", Path]:
     """Ingest, process, compare and report on one cluster; the summaries and the page."""
     steps = read_pipeline(pipeline)
     compile_kernels(steps, quiet=quiet)
@@ -71,8 +71,8 @@ def run_all(
         processed = process_scans(store, engine, steps, chosen, quiet=quiet)
         if not quiet:
             tell_processed(processed)
-        compare_scans(store, quiet=quiet)
-        return ingested, processed, write_report(store, engine, quiet=quiet)
+        compared = compare_scans(store, quiet=quiet)
+        return ingested, processed, compared, write_report(store, engine, quiet=quiet)
 
 
 def ingest_scans(
@@ -122,6 +122,8 @@ def compare_scans(store: "CohortStore", *, quiet: bool) -> "Compared":
         summary = workflow.run(store, progress=shown)
     for text in summary.warnings:
         warn(text)
+    for scan, reason in summary.damaged.items():
+        warn(f"{scan} is done and not in the tables: {reason}")
     if not quiet:
         say(f"tables    {store.path}/tables")
     return summary
@@ -138,7 +140,7 @@ def write_report(store: "CohortStore", engine: "Engine", *, quiet: bool) -> Path
 def tell_processed(summary: "Processed") -> None:
     """Say how many scans and nodes were done, and why others were not."""
     recomputed = f"{summary.computed} nodes computed, {summary.reused} found committed"
-    if not summary.computed and summary.reused:
+    if summary.reused and not summary.computed and not summary.failures:
         recomputed = f"nothing to compute: all {summary.reused} nodes were committed already"
     say(f"process   {summary.done} done, {summary.skipped} skipped, {len(summary.failures)} failed; {recomputed}")
     list_reasons(summary.failures)

@@ -216,12 +216,11 @@ class LocalFiles:
         """Delete the file or the folder."""
         path = self._path(prefix)
         with _explained("remove", path):
-            try:
-                os.unlink(path)
-            except (IsADirectoryError, PermissionError):
-                shutil.rmtree(path)
-            except FileNotFoundError:
-                return
+            with suppress(FileNotFoundError):  # gone already, or a rival removes the same
+                if os.path.isdir(path) and not os.path.islink(path):
+                    shutil.rmtree(path)
+                else:
+                    os.unlink(path)
 
 
 def batches(objects: Iterable[tuple[str, bytes]]) -> Iterator[list[tuple[str, bytes]]]:

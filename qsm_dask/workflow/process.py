@@ -14,7 +14,7 @@ import scipy.fft
 from qsm_dask.digests import checksum
 from qsm_dask.engine.base import Engine, Outcome
 from qsm_dask.engine.resources import PeakMemory
-from qsm_dask.errors import ConfigError, QsmError
+from qsm_dask.errors import ConfigError, DamageError, QsmError
 from qsm_dask.io.documents import json_bytes
 from qsm_dask.pipeline import NodeResult, Pipeline, Plan
 from qsm_dask.provenance import software
@@ -110,7 +110,10 @@ def process_scan(
     kernel's refusal is a row too; an unexpected error is raised, so that the engine may try
     again.
     """
-    ingest = cohort.commit(key, "ingest", INGEST_KEY)
+    try:
+        ingest = cohort.commit(key, "ingest", INGEST_KEY)
+    except DamageError as error:
+        return [_failed(key, "ingest", str(error))]
     if ingest is None:
         return [_failed(key, "ingest", "its ingest is gone: run `qsm-dask ingest` again")]
     digests = ingest.attributes["digests"]
@@ -212,7 +215,7 @@ def _account(cohort: CohortStore, outcome: Outcome, summary: Summary, plans: Map
 
 def _unfinished(cohort: CohortStore, key: ScanKey, plan: Plan) -> tuple[str, str]:
     """The node in which a scan's task ended that could not say so itself, and its key: the first without a commit."""
-    ingest = cohort.commit(key, "ingest", INGEST_KEY)
+    ingest = cohort.intact(key, "ingest", INGEST_KEY)
     if ingest is None:
         return "ingest", INGEST_KEY
     keys = plan.digests(ingest.attributes["digests"])
