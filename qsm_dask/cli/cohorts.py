@@ -23,6 +23,7 @@ from qsm_dask.cli.options import (
     Selection,
     Sessions,
 )
+from qsm_dask.place import Place
 
 if TYPE_CHECKING:
     from qsm_dask.store import CohortStore
@@ -53,11 +54,11 @@ def run(
     chosen = Selection(derivatives, participant_label, session_id, bids_filter_file, phase_sign)
     ingested, processed, page = steps.run_all(bids, cohort, chosen, pipeline, cluster, quiet=quiet)
     if as_json:
-        write_json(_processed(processed) | {"ingested": _ingested(ingested), "report": str(page)})
+        write_json(_processed(processed) | {"ingested": _ingested(ingested), "report": page})
     else:
         if quiet:
             list_reasons(processed.failures)
-        say(f"report    {page}")
+        say(f"report    {page}{_how_to_see(cohort)}")
     raise typer.Exit(1 if processed.failures else 0)
 
 
@@ -84,8 +85,8 @@ def ingest(
     """
     quiet = quiet or as_json
     chosen = Selection(derivatives, participant_label, session_id, bids_filter_file, phase_sign)
-    with steps.open_cluster(cluster, quiet=quiet) as engine:
-        _, summary = steps.ingest_scans(bids, cohort, engine, chosen, quiet=quiet)
+    with steps.making(cohort) as store, steps.open_cluster(cluster, quiet=quiet) as engine:
+        summary = steps.ingest_scans(bids, store, engine, chosen, quiet=quiet)
     if as_json:
         write_json(_ingested(summary))
     else:
@@ -136,14 +137,43 @@ def compare(cohort: Cohort, quiet: Quiet = False, as_json: Json = False) -> None
         write_json(vars(summary))
 
 
-def report(cohort: Cohort, cluster: ClusterName = "serial", quiet: Quiet = False) -> None:
+def report(
+    cohort: Cohort,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="DIR",
+            help="Also copy the page, its pictures and tables to this folder: a browser opens no page in an object "
+            "store.",
+            file_okay=False,
+        ),
+    ] = None,
+    cluster: ClusterName = "serial",
+    quiet: Quiet = False,
+) -> None:
     """Write the report: a static page with the cohort table, failures with reasons, and a mosaic a scan.
 
-    Example: `qsm-dask report study.qsm`
+    It prints where the page lies.
+
+    Example: `qsm-dask report study.qsm`, or `qsm-dask report s3://bucket/study --out report`
     """
+    from qsm_dask.workflow import report as workflow
+
     store = steps.open_store(cohort)
     with steps.open_cluster(cluster, quiet=quiet) as engine:
-        OUT.print(str(steps.write_report(store, engine, quiet=quiet)), highlight=False, markup=False)
+        page = steps.write_report(store, engine, quiet=quiet)
+    if out is not None:
+        page = str(workflow.copy(store, out))
+    OUT.print(page, highlight=False, markup=False)
+    if out is None and not quiet and (how := _how_to_see(cohort)):
+        say(how.strip())
+
+
+def _how_to_see(cohort: Place) -> str:
+    """How to look at a page in an object store; empty for a folder."""
+    return "" if cohort.folder else f"\nto see it  qsm-dask report {cohort} --out DIR"
 
 
 def export(

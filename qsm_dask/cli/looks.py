@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -10,6 +9,7 @@ import typer
 from qsm_dask.cli import steps
 from qsm_dask.cli.console import OUT, progress, say, table, waiting, write_json
 from qsm_dask.cli.options import ClusterName, Cohort, Json, Quiet
+from qsm_dask.place import Place
 
 if TYPE_CHECKING:
     from qsm_dask.workflow.status import Status
@@ -64,7 +64,7 @@ def verify(cohort: Cohort, cluster: ClusterName = "serial", quiet: Quiet = False
     raise typer.Exit(1 if damages else 0)
 
 
-def _show_status(found: "Status", cohort: Path) -> None:
+def _show_status(found: "Status", cohort: Place) -> None:
     if not found.rows:
         say(f"no scan was ingested yet: run `qsm-dask run BIDS {cohort}`")
         return

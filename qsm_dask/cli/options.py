@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from qsm_dask.place import Place
+
 Bids = Annotated[
     Path,
     typer.Argument(
@@ -14,20 +16,21 @@ Bids = Annotated[
     ),
 ]
 NewCohort = Annotated[
-    Path,
+    Place,
     typer.Argument(
         metavar="COHORT",
-        help="Folder of the cohort store; made if it is not there.",
-        file_okay=False,
+        help="Folder of the cohort store, or its URL (`s3://bucket/name`, `gs://...`, `az://...`); made if it is not "
+        "there.",
+        parser=Place.parse,
         show_default=False,
     ),
 ]
 Cohort = Annotated[
-    Path,
+    Place,
     typer.Argument(
         metavar="COHORT",
-        help="Folder of a cohort store that `qsm-dask run` or `ingest` made.",
-        file_okay=False,
+        help="Folder or URL of a cohort store that `qsm-dask run` or `ingest` made.",
+        parser=Place.parse,
         show_default=False,
     ),
 ]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from qsm_dask.cli.console import list_reasons, progress, say, waiting, warn
 from qsm_dask.cli.options import Selection
 from qsm_dask.errors import ConfigError, StoreError
+from qsm_dask.place import Place
 
 if TYPE_CHECKING:
     from qsm_dask.engine import Engine
@@ -29,12 +30,12 @@ def open_cluster(name: str, *, quiet: bool) -> Iterator["Engine"]:
         yield engine
 
 
-def open_store(path: Path) -> "CohortStore":
-    """Open an existing cohort; a path that is none is wrong usage."""
+def open_store(place: Place) -> "CohortStore":
+    """Open an existing cohort; a place that is none is wrong usage."""
     from qsm_dask.store import CohortStore
 
     try:
-        return CohortStore.open(path)
+        return CohortStore.open(place.url)
     except StoreError as error:
         raise ConfigError(str(error)) from error
 
@@ -59,30 +60,37 @@ def compile_kernels(pipeline: "Pipeline", *, quiet: bool) -> None:
 
 
 def run_all(
-    bids: Path, cohort: Path, chosen: Selection, pipeline: str, cluster: str, *, quiet: bool
-) -> tuple["Ingested", "Processed", Path]:
-    """Ingest, process, compare and report on one cluster; the summaries and the page."""
+    bids: Path, cohort: Place, chosen: Selection, pipeline: str, cluster: str, *, quiet: bool
+) -> tuple["Ingested", "Processed", str]:
+    """Ingest, process, compare and report on one cluster; the summaries and where the page lies."""
     steps = read_pipeline(pipeline)
-    compile_kernels(steps, quiet=quiet)
-    with open_cluster(cluster, quiet=quiet) as engine:
-        if engine.dashboard and not quiet:
-            say(f"dashboard {engine.dashboard}")
-        store, ingested = ingest_scans(bids, cohort, engine, chosen, quiet=quiet)
-        processed = process_scans(store, engine, steps, chosen, quiet=quiet)
-        if not quiet:
-            tell_processed(processed)
-        compare_scans(store, quiet=quiet)
-        return ingested, processed, write_report(store, engine, quiet=quiet)
+    with making(cohort) as store:  # before anything that takes time: a place that cannot be reached is told at once
+        compile_kernels(steps, quiet=quiet)
+        with open_cluster(cluster, quiet=quiet) as engine:
+            if engine.dashboard and not quiet:
+                say(f"dashboard {engine.dashboard}")
+            ingested = ingest_scans(bids, store, engine, chosen, quiet=quiet)
+            processed = process_scans(store, engine, steps, chosen, quiet=quiet)
+            if not quiet:
+                tell_processed(processed)
+            compare_scans(store, quiet=quiet)
+            return ingested, processed, write_report(store, engine, quiet=quiet)
 
 
-def ingest_scans(
-    bids: Path, cohort: Path, engine: "Engine", chosen: Selection, *, quiet: bool
-) -> tuple["CohortStore", "Ingested"]:
-    """Take the chosen scans of a dataset into a cohort, which is made if it is not there."""
+@contextmanager
+def making(cohort: Place) -> Iterator["CohortStore"]:
+    """Open a cohort, or make it; see `api.new_cohort`."""
     from qsm_dask.api import new_cohort
+
+    with new_cohort(cohort.url) as store:
+        yield store
+
+
+def ingest_scans(bids: Path, store: "CohortStore", engine: "Engine", chosen: Selection, *, quiet: bool) -> "Ingested":
+    """Take the chosen scans of a dataset into a cohort."""
     from qsm_dask.workflow import ingest as workflow
 
-    with new_cohort(cohort) as store, progress("ingest", quiet=quiet) as shown:
+    with progress("ingest", quiet=quiet) as shown:
         summary = workflow.run(bids, store, engine, **vars(chosen), progress=shown)
     if not quiet:
         say(
@@ -93,7 +101,7 @@ def ingest_scans(
         warn(text)
     if summary.gone:
         warn(f"{len(summary.gone)} scans are no longer in the dataset and stay in the cohort, as {summary.gone[0]}")
-    return store, summary
+    return summary
 
 
 def process_scans(
@@ -123,12 +131,12 @@ def compare_scans(store: "CohortStore", *, quiet: bool) -> "Compared":
     for text in summary.warnings:
         warn(text)
     if not quiet:
-        say(f"tables    {store.path}/tables")
+        say(f"tables    {store.place.of('tables')}")
     return summary
 
 
-def write_report(store: "CohortStore", engine: "Engine", *, quiet: bool) -> Path:
-    """Write the cohort's page; its path."""
+def write_report(store: "CohortStore", engine: "Engine", *, quiet: bool) -> str:
+    """Write the cohort's page; where it lies."""
     from qsm_dask.workflow import report as workflow
 
     with progress("report", quiet=quiet) as shown:

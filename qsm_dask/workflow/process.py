@@ -237,7 +237,7 @@ def _plans(
     index = cohort.index()
     ingested = index[index["node"] == "ingest"]
     if ingested.empty:
-        raise ConfigError(f"{cohort.path} holds no scan yet: run `qsm-dask ingest BIDS {cohort.path}` first")
+        raise ConfigError(f"{cohort.place} holds no scan yet: run `qsm-dask ingest BIDS {cohort.place}` first")
     chosen = [
         (key, record)
         for record in ingested.itertuples()
@@ -245,7 +245,7 @@ def _plans(
     ]
     if not chosen:
         wanted = ", ".join((*participants, *sessions))
-        raise ConfigError(f"no scan of {cohort.path} matches {wanted}: see `qsm-dask status {cohort.path}`")
+        raise ConfigError(f"no scan of {cohort.place} matches {wanted}: see `qsm-dask status {cohort.place}`")
     plans: dict[ScanKey, Plan] = {}
     refused: list[Row] = []
     for key, record in chosen:

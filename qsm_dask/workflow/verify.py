@@ -91,7 +91,7 @@ def verify_scan(cohort: CohortStore, scan: ScanKey) -> tuple[list[tuple[str, str
 
 
 def _marker(cohort: CohortStore, scan: ScanKey, node: str, key: str) -> str:
-    return str(cohort.path / marker(scan, node, key))
+    return cohort.place.of(marker(scan, node, key))
 
 
 Result = tuple[ScanKey, list[tuple[str, str]], list[Damage]]

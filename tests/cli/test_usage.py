@@ -55,7 +55,7 @@ def test_a_refused_run_leaves_an_existing_cohort_as_it_was(qsm, bids, tmp_path, 
 def test_a_folder_of_something_else_is_wrong_usage(qsm, bids, tmp_path):
     code, _, err = qsm("ingest", bids, bids, "--cluster", "serial")
     assert code == 2
-    assert "name a new or empty folder" in err
+    assert "name a new or empty place" in err
 
 
 @pytest.mark.parametrize("command", ["process", "compare", "report", "status", "verify"])
@@ -122,7 +122,7 @@ def test_verify_tells_damage_as_objects_and_exits_1(qsm, told, tmp_path):
     cohort = cohorts.create(tmp_path)
     commit = cohorts.add(cohort, "sub-01", {0: 0.0})
     assert told("verify", tmp_path) == []
-    chunk = next((cohort.path / commit.folder / "phase").glob("c.*"))
+    chunk = next((cohort.place.folder / commit.folder / "phase").glob("c.*"))
     chunk.unlink()
     code, out, _ = qsm("verify", tmp_path, "--json")
     assert code == 1
@@ -137,7 +137,7 @@ def test_export_names_a_damaged_scan_and_exits_1(qsm, tmp_path):
     cohort = cohorts.create(tmp_path / "cohort")
     for scan in ("sub-01", "sub-02"):
         cohorts.add(cohort, scan, {0: 0.0})
-    next((cohort.path / "scans" / "sub-02" / "maps").glob("*/*/chi/c.*")).unlink()
+    next((cohort.place.folder / "scans" / "sub-02" / "maps").glob("*/*/chi/c.*")).unlink()
     code, _, err = qsm("export", tmp_path / "cohort", tmp_path / "out")
     assert code == 1
     assert "sub-02" in err
