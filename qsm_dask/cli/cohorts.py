@@ -22,6 +22,7 @@ from qsm_dask.cli.options import (
     Quiet,
     Selection,
     Sessions,
+    ShardOption,
 )
 from qsm_dask.place import Place
 
@@ -97,27 +98,33 @@ def ingest(
 def process(
     cohort: Cohort,
     pipeline: PipelineName = "consensus",
-    cluster: ClusterName = "local",
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            "--cluster", "-c", metavar="NAME|FILE", help="As for `run`; `local` unless given, with --shard `serial`."
+        ),
+    ] = None,
+    shard: ShardOption = None,
     participant_label: Participants = [],  # noqa: B006
     session_id: Sessions = [],  # noqa: B006
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Run the pipeline on every ingested scan, on a Dask cluster.
+    """Run the pipeline on every ingested scan, on a Dask cluster or in the jobs of an array.
 
     Committed nodes are kept: changing a parameter recomputes that step and what follows it.
 
     Exit code 0: all scans are done or skipped; 1: some failed; 2: wrong usage.
 
-    Example: `qsm-dask process study.qsm --pipeline fast`
+    Example: `qsm-dask process study.qsm --pipeline fast`, or `qsm-dask process study.qsm --shard 3/100`
     """
     quiet = quiet or as_json
     chosen = steps.read_pipeline(pipeline)
     store = steps.open_store(cohort)
     steps.compile_kernels(chosen, quiet=quiet)
-    with steps.open_cluster(cluster, quiet=quiet) as engine:
+    with steps.open_cluster(cluster or ("serial" if shard else "local"), quiet=quiet) as engine:
         scans = Selection(participants=participant_label, sessions=session_id)
-        summary = steps.process_scans(store, engine, chosen, scans, quiet=quiet)
+        summary = steps.process_scans(store, engine, chosen, scans, shard=shard, quiet=quiet)
     if as_json:
         write_json(_processed(summary))
     else:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from qsm_dask.place import Place
+from qsm_dask.shard import Shard
 
 Bids = Annotated[
     Path,
@@ -47,6 +48,15 @@ ClusterName = Annotated[
         "-c",
         metavar="NAME|FILE",
         help="Where the work runs: `local` (one process a core), `serial` (this process), or your own YAML file.",
+    ),
+]
+ShardOption = Annotated[
+    Shard | None,
+    typer.Option(
+        "--shard",
+        metavar="i/N",
+        parser=Shard.parse,
+        help="Only the i-th of N equal parts of the scans, in this process: for job arrays without Dask.",
     ),
 ]
 Derivatives = Annotated[

@@ -1,6 +1,6 @@
 """The steps that commands are made of: each runs one workflow with its progress bar and says what came of it."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,14 +9,17 @@ from qsm_dask.cli.console import list_reasons, progress, say, waiting, warn
 from qsm_dask.cli.options import Selection
 from qsm_dask.errors import ConfigError, StoreError
 from qsm_dask.place import Place
+from qsm_dask.shard import Shard
 
 if TYPE_CHECKING:
     from qsm_dask.engine import Engine
     from qsm_dask.pipeline import Pipeline
+    from qsm_dask.scan import ScanKey
     from qsm_dask.store import CohortStore
     from qsm_dask.workflow.compare import Summary as Compared
     from qsm_dask.workflow.ingest import Summary as Ingested
     from qsm_dask.workflow.process import Summary as Processed
+    from qsm_dask.workflow.verify import Damage
 
 
 @contextmanager
@@ -105,14 +108,28 @@ def ingest_scans(bids: Path, store: "CohortStore", engine: "Engine", chosen: Sel
 
 
 def process_scans(
-    store: "CohortStore", engine: "Engine", pipeline: "Pipeline", chosen: Selection, *, quiet: bool
+    store: "CohortStore",
+    engine: "Engine",
+    pipeline: "Pipeline",
+    chosen: Selection,
+    *,
+    scans: "Collection[ScanKey] | None" = None,
+    shard: Shard | None = None,
+    quiet: bool,
 ) -> "Processed":
     """Run a pipeline on the chosen scans of a cohort."""
     from qsm_dask.workflow import process as workflow
 
     with progress("process", quiet=quiet) as shown:
         summary = workflow.run(
-            store, engine, pipeline, participants=chosen.participants, sessions=chosen.sessions, progress=shown
+            store,
+            engine,
+            pipeline,
+            participants=chosen.participants,
+            sessions=chosen.sessions,
+            scans=scans,
+            shard=shard,
+            progress=shown,
         )
     if summary.without_labels:
         warn(
@@ -120,6 +137,23 @@ def process_scans(
             "give one with --derivatives DIR:dseg"
         )
     return summary
+
+
+def repair(store: "CohortStore", engine: "Engine", damages: "Sequence[Damage]", *, quiet: bool) -> dict[str, str]:
+    """Withdraw what is damaged and compute it anew; scans that are still not whole, with the reason."""
+    from qsm_dask.workflow import repair as workflow
+
+    failures = {one.scan: one.reason for one in damages if not one.node}
+    withdrawn = workflow.run(store, [(one.scan, one.node, one.key) for one in damages if one.node])
+    failures |= withdrawn.failures
+    if withdrawn.pipeline is not None and withdrawn.scans:
+        compile_kernels(withdrawn.pipeline, quiet=quiet)
+        scans = withdrawn.scans
+        summary = process_scans(store, engine, withdrawn.pipeline, Selection(), scans=scans, quiet=quiet)
+        failures |= summary.failures
+    if not quiet:
+        say(f"repair    {withdrawn.commits} damaged nodes withdrawn; {len(failures)} scans are not whole yet")
+    return failures
 
 
 def compare_scans(store: "CohortStore", *, quiet: bool) -> "Compared":

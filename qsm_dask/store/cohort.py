@@ -113,8 +113,8 @@ class CohortStore:
             return Commit.from_json(data, (str(scan), node, key))
         except (ValueError, KeyError) as error:
             raise DamageError(
-                f"{scan} {node}: {self._files.url}/{place} cannot be read: {error}. Delete it and run the same command "
-                "again: the node will be computed anew"
+                f"{scan} {node}: {self._files.url}/{place} cannot be read: {error}. "
+                f"`qsm-dask verify {self._files.url} --repair` computes the node anew"
             ) from error
 
     def is_intact(self, commit: Commit) -> bool:
@@ -267,6 +267,15 @@ class CohortStore:
         top = f"{SCANS}/{scan}"
         found = [(node, key) for node in self._files.names(top) for key in self._files.names(f"{top}/{node}")]
         return [(node, key) for node, key in found if MARKER in self._files.names(f"{top}/{node}/{key}")]
+
+    def withdraw(self, scan: ScanKey, node: str, key: str) -> None:
+        """Remove the commit of a node, so that it counts as not done; its arrays stay, for `gc` to sweep.
+
+        Raises
+        ------
+        StoreError : it cannot be removed.
+        """
+        self._files.remove(marker(scan, node, key))
 
     def stored_scans(self) -> list[ScanKey]:
         """Every scan that has a folder, whether or not the index knows it, by listing; for repair, not for status."""

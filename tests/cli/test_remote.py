@@ -7,48 +7,20 @@ from pathlib import Path
 import pytest
 
 import qsm_dask as qd
-from qsm_dask.engine import SerialEngine
-from qsm_dask.pipeline import Pipeline
+from qsm_dask.place import Place
 from qsm_dask.store import CohortStore
-from qsm_dask.workflow import compare, ingest, process, report, simulate
-
-ENGINE = SerialEngine(4 * 2**30)
-
-
-@pytest.fixture(scope="module")
-def bids(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("remote") / "bids"
-    simulate.run(folder, subjects=2, shape=(32, 32, 24))
-    return folder
+from qsm_dask.store.files import files_at
+from tests.cli.conftest import digests, labels
 
 
-@pytest.fixture(scope="module")
-def local(bids) -> CohortStore:
-    """The cohort in a folder with which the others are compared."""
-    store = CohortStore.create(bids.parent / "cohort")
-    ingest.run(bids, store, ENGINE, derivatives=[f"{bids / 'derivatives' / 'truth'}:dseg"])
-    process.run(store, ENGINE, Pipeline.from_yaml("consensus"))
-    compare.run(store)
-    report.run(store)
-    return store
-
-
-def labels(bids):
-    return ("--derivatives", f"{bids / 'derivatives' / 'truth'}:dseg")
-
-
-def digests(rows):
-    return {(row["scan"], row["node"]): row["digest"] for row in rows}
-
-
-def test_a_run_into_an_object_store_gives_the_bits_of_a_folder(qsm, told, bids, local, s3_url, tmp_path):
+def test_a_run_into_an_object_store_gives_the_bits_of_a_folder(qsm, told, bids, study, s3_url, tmp_path):
     """The workers of a cluster find endpoint and credentials in the environment that they inherit."""
     command = [sys.executable, "-m", "qsm_dask", "run", bids, s3_url, *labels(bids), "--cluster", "local"]
     found = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False, timeout=300)
     assert found.returncode == 0, found.stderr
     assert f"tables    {s3_url}/tables" in found.stderr
     assert f"report    {s3_url}/report/index.html\nto see it  qsm-dask report {s3_url} --out DIR" in found.stderr
-    expected = digests(told("status", local.place))
+    expected = digests(told("status", study.place))
     assert digests(told("status", s3_url)) == expected
     assert len(expected) == 8
     again = told("run", bids, s3_url, *labels(bids), "--cluster", "serial")
@@ -57,18 +29,34 @@ def test_a_run_into_an_object_store_gives_the_bits_of_a_folder(qsm, told, bids, 
     assert told("verify", s3_url) == []
     assert told("gc", s3_url, "--older-than", 0) == []
     assert told("compare", s3_url)["with_values"] == 2
-    _page_is_copied(qsm, s3_url, local, tmp_path / "seen")
+    _page_is_copied(qsm, s3_url, study, tmp_path / "seen")
     assert told("export", s3_url, tmp_path / "exported")["exported"] == 2
-    there, here = qd.open_cohort(s3_url), qd.open_cohort(local.place.url)
+    there, here = qd.open_cohort(s3_url), qd.open_cohort(study.place.url)
     assert there.dataset().compute().equals(here.dataset().compute())
     assert there.scan("sub-01").compute().equals(here.scan("sub-01").compute())
+    _damage_is_repaired(told, s3_url, expected)
 
 
-def _page_is_copied(qsm, url: str, local: CohortStore, out: Path) -> None:
+def _damage_is_repaired(told, url: str, expected) -> None:
+    files = files_at(Place.parse(url))
+    chunks = {name.split("/")[2]: name for name in files.sizes("scans/sub-01") if "/c." in name}
+    flipped = bytearray(files.get(chunks["maps"]))
+    flipped[len(flipped) // 2] ^= 4
+    files.put(chunks["maps"], bytes(flipped))
+    files.remove(chunks["field"])
+    damages = told("verify", url, "--repair")
+    assert [(one["node"], one["file"], one["repaired"]) for one in damages] == [
+        (node, f"{url}/{chunks[node]}", True) for node in ("field", "maps")
+    ]
+    assert digests(told("status", url)) == expected
+    assert told("verify", url) == []
+
+
+def _page_is_copied(qsm, url: str, study: CohortStore, out: Path) -> None:
     code, page, _ = qsm("report", url, "--out", out)
     assert (code, page) == (0, f"{out}/report/index.html\n")
     for name in ("report/scans/sub-01.png", "tables/regions.tsv", "tables/regions.parquet"):
-        assert (out / name).read_bytes() == local.read_document(name)
+        assert (out / name).read_bytes() == study.read_document(name)
     assert 'src="scans/sub-01.png"' in Path(page.strip()).read_text()
 
 
