@@ -182,6 +182,24 @@ def test_a_listing_that_a_rival_tears_is_made_again(store: CohortStore, monkeypa
     assert torn
 
 
+def test_drivers_that_append_all_the_time_do_not_keep_a_reader_from_ending(
+    store: CohortStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hundreds of jobs of an array: between any two listings somebody has appended."""
+    store.record([row("sub-000")])
+    reader = CohortStore.open(store.place.folder)
+    names, count = reader._files.names, []
+
+    def listed(prefix: str) -> list[str]:
+        count.append(prefix)
+        store.record([row(f"sub-{len(count):03d}")])
+        return names(prefix)
+
+    monkeypatch.setattr(reader._files, "names", listed)
+    assert list(reader.index()["scan"]) == ["sub-000", "sub-001"]
+    assert "sub-002" in set(reader.index()["scan"])
+
+
 ROWS = st.lists(
     st.tuples(
         st.sampled_from(["sub-1", "sub-2"]), st.sampled_from(["field", "maps"]), st.sampled_from(STATES),
