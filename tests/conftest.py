@@ -1,5 +1,6 @@
-"""What tests of several rooms need: a real S3 server."""
+"""What holds for every test, and what those of several rooms need."""
 
+import signal
 from collections.abc import Iterator
 from uuid import uuid4
 
@@ -7,6 +8,14 @@ import pytest
 
 from tests.real_parts import need
 from tests.real_parts.seaweed import Seaweed, binary
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C as in the foreground: shells let the jobs in their background, and all that these start, ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

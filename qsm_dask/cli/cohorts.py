@@ -12,6 +12,7 @@ from qsm_dask.cli.options import (
     Bids,
     ClusterName,
     Cohort,
+    CoilSmoothing,
     Derivatives,
     Filters,
     Json,
@@ -42,6 +43,7 @@ def run(
     session_id: Sessions = [],  # noqa: B006
     bids_filter_file: Filters = None,
     phase_sign: PhaseSign = "auto",
+    coil_smoothing: CoilSmoothing = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -52,7 +54,7 @@ def run(
     Example: `qsm-dask run study/ study.qsm --derivatives study/derivatives/synthseg:dseg`
     """
     quiet = quiet or as_json
-    chosen = Selection(derivatives, participant_label, session_id, bids_filter_file, phase_sign)
+    chosen = Selection(derivatives, participant_label, session_id, bids_filter_file, phase_sign, coil_smoothing)
     ingested, processed, page = steps.run_all(bids, cohort, chosen, pipeline, cluster, quiet=quiet)
     if as_json:
         write_json(_processed(processed) | {"ingested": _ingested(ingested), "report": page})
@@ -71,6 +73,7 @@ def ingest(
     session_id: Sessions = [],  # noqa: B006
     bids_filter_file: Filters = None,
     phase_sign: PhaseSign = "auto",
+    coil_smoothing: CoilSmoothing = None,
     cluster: ClusterName = "local",
     quiet: Quiet = False,
     as_json: Json = False,
@@ -85,7 +88,7 @@ def ingest(
     Example: `qsm-dask ingest study/ study.qsm --participant-label 01`
     """
     quiet = quiet or as_json
-    chosen = Selection(derivatives, participant_label, session_id, bids_filter_file, phase_sign)
+    chosen = Selection(derivatives, participant_label, session_id, bids_filter_file, phase_sign, coil_smoothing)
     with steps.making(cohort) as store, steps.open_cluster(cluster, quiet=quiet) as engine:
         summary = steps.ingest_scans(bids, store, engine, chosen, quiet=quiet)
     if as_json:
