@@ -110,7 +110,7 @@ def test_a_map_says_what_it_is_relative_to_and_how_it_was_made(cohort: CohortSto
     # The field was ingested, so phase was never used.
     assert about["EstimationAlgorithm"] == "inversion.tkd, reference.whole_brain"
     assert "doi:10.1002/mrm.22135" in about["EstimationReference"]
-    assert about["ProcessingSteps"][0]["Parameters"] == {"threshold": 0.2}
+    assert about["ProcessingSteps"][0]["Parameters"] == {"threshold": 0.2, "extensions": 1}
     assert about["EchoTime"] == [0.004, 0.008]
     assert (about["MagneticFieldStrength"], about["B0Direction"]) == (3.0, [0.0, 0.0, 1.0])
     assert about["Sources"] == [
