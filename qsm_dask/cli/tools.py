@@ -9,6 +9,7 @@ from qsm_dask.cli import steps
 from qsm_dask.cli.console import OUT, progress, say, table, waiting, write_json
 from qsm_dask.cli.options import ClusterName, Json, Quiet, Selection
 from qsm_dask.errors import ConfigError
+from qsm_dask.place import Place
 
 if TYPE_CHECKING:
     from qsm_dask.workflow.recovery import Recovered
@@ -127,7 +128,7 @@ def demo(
     """
     from qsm_dask.workflow import recovery
 
-    bids, cohort = out / "bids", out / "cohort"
+    bids, cohort = out / "bids", Place.parse(out / "cohort")
     truth = bids / "derivatives" / "truth"
     quiet = quiet or as_json
     simulate(bids, subjects=subjects, seed=seed, quiet=quiet)
@@ -147,7 +148,7 @@ def demo(
             [_rounded(row) for row in rows],
             numbers=shown[1:-1],
         )
-        OUT.print(f"\ntables   {cohort / 'tables'}\nreport   {page}", highlight=False)
+        OUT.print(f"\ntables   {cohort.of('tables')}\nreport   {page}", highlight=False)
     raise typer.Exit(1 if summary.failures or any(row["verdict"] == _OUTSIDE for row in rows) else 0)
 
 

@@ -23,7 +23,8 @@ class Filters:
     A JSON object with one entry a kind of file (`megre`, `t2starw`, `dseg`, `mask`, `chi`,
     `local_field`, `r2`), each an object of entities, by short or long name, with the labels that
     may enter: one label, a list of labels, `null` (the entity must be absent) or `"*"` (it
-    must be present). An entity that is not named may have any label, and kinds of file that only other programs read are passed over with a warning.
+    must be present). An entity that is not named may have any label. Kinds of file that
+    only other programs read are passed over with a warning.
     """
 
     queries: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

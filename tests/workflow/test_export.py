@@ -155,7 +155,7 @@ def test_a_damaged_map_costs_its_own_scan_only(cohort: CohortStore, tmp_path: Pa
     ((node, key),) = [found for found in cohort.committed(ScanKey.parse("sub-02")) if found[0] == "maps"]
     commit = cohort.commit(ScanKey.parse("sub-02"), node, key)
     assert commit is not None
-    (cohort.path / commit.folder / next(iter(commit.arrays["r2star"]["chunks"]))).unlink()
+    (cohort.place.folder / commit.folder / next(iter(commit.arrays["r2star"]["chunks"]))).unlink()
     summary = export.run(cohort, tmp_path / "out")
     assert summary.exported == 1
     assert "sub-02 maps" in summary.without["sub-02"]
