@@ -26,6 +26,7 @@ from distributed import CancelledError, Client, Future, KilledWorker, Nanny, get
 
 from qsm_dask.engine.base import Outcome, Record, attempt, failure, gibibytes, overtime, refusal
 from qsm_dask.engine.blame import Blame, Verdict
+from qsm_dask.engine.preload import LEAVING
 from qsm_dask.errors import EngineError
 
 K = TypeVar("K")
@@ -76,10 +77,13 @@ class DaskEngine:
         self.patience_s = patience_s
         self.overfull: dict[str, int] = {}
         """Workers that were stopped for their memory, and what they had taken [bytes]."""
+        self.left: set[str] = set()
+        """Workers that ended in order: their time was over, or their job was called back."""
         self.topic = f"qsm-dask-{uuid.uuid4().hex}"
         self.listeners: dict[str, SimpleQueue[tuple[int, Any]]] = {}
         """Where each map under way hears of its submissions."""
         client.subscribe_topic(_MEMORY_TOPIC, self._note_overfull)
+        client.subscribe_topic(LEAVING, self._note_leaving)
         client.subscribe_topic(self.topic, self._note_start)
 
     @property
@@ -101,6 +105,9 @@ class DaskEngine:
 
     def _note_overfull(self, event: tuple[float, dict[str, Any]]) -> None:
         self.overfull[event[1]["worker"]] = int(event[1]["rss"])
+
+    def _note_leaving(self, event: tuple[float, dict[str, Any]]) -> None:
+        self.left.add(event[1]["worker"])
 
     def _note_start(self, event: tuple[float, dict[str, Any]]) -> None:
         start = _Start(event[1]["worker"], time.monotonic())
@@ -280,6 +287,11 @@ class _Map:
     def _bury(self, job: _Job, death: KilledWorker) -> Iterator[Outcome]:
         """Find out whether a worker died of this job, and what to do with it."""
         worker = death.last_worker.address
+        if worker in self.engine.left and job.losses < _FREE_LOSSES:
+            self.blame.ended(job.number)
+            job.losses += 1
+            self._submit(job)
+            return
         verdict = self.blame.died(job.number, worker, alone=self.alone)
         if verdict is Verdict.INNOCENT and job.losses < _FREE_LOSSES:
             job.losses += 1
@@ -296,7 +308,9 @@ class _Map:
 
     def _obituary(self, job: _Job, worker: str) -> str:
         taken = self.engine.overfull.get(worker)
-        if taken is None:
+        if worker in self.engine.left:
+            cause = f"it had to leave before {job.key} was done: allow jobs more time (`walltime` in the cluster file)"
+        elif taken is None:
             cause = "probably out of memory, or a crash in native code"
         else:
             cause = f"stopped at {gibibytes(taken)} of memory, more than it may take"

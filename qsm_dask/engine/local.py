@@ -19,19 +19,10 @@ from distributed import Client, LocalCluster
 from qsm_dask import numba_cache
 from qsm_dask.engine.base import Engine
 from qsm_dask.engine.dask import DaskEngine
+from qsm_dask.engine.settings import SETTINGS, quiet, thread_environment
 
 _SETTINGS = {
-    # A worker's memory is that of its one task: nothing can be spilled, and a worker that was
-    # paused would never run again when its task's memory is not given back to the system.
-    "distributed.worker.memory.target": False,
-    "distributed.worker.memory.spill": False,
-    "distributed.worker.memory.pause": False,
-    "distributed.worker.memory.terminate": 0.95,
-    # The engine resubmits what a dead worker had, and counts by itself.
-    "distributed.scheduler.allowed-failures": 0,
-    "distributed.scheduler.worker-saturation": 1.0,
-    "distributed.scheduler.active-memory-manager.start": False,
-    "distributed.worker.profile.enabled": False,
+    **SETTINGS,
     # Dask closes for good the nanny of a worker that died, and is restarting once more when this
     # time is over. Nannies of this machine restart their workers as long as they live.
     "distributed.deploy.lost-worker-timeout": "1000 hours",
@@ -58,7 +49,7 @@ def local_engine(workers: int, memory: int, limit: int, threads: int, scratch: s
     """
     folder = tempfile.mkdtemp(prefix="qsm-dask-", dir=scratch)
     try:
-        with _environment(threads), _quiet(), dask.config.set(_SETTINGS):
+        with _environment(threads), quiet(), dask.config.set(_SETTINGS):
             held = _Signals()
             with held:
                 cluster = LocalCluster(
@@ -130,8 +121,7 @@ def _environment(threads: int) -> Iterator[None]:
     """Workers inherit the driver's environment, and dask writes into it: both end with the cluster."""
     before = dict(os.environ)
     numba_cache.configure()
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[name] = str(threads)
+    os.environ.update(thread_environment(threads))
     # Workers are killed at the end, and the tracker of their semaphores tells people that it cleaned up.
     tracker = "ignore:resource_tracker:UserWarning"
     os.environ["PYTHONWARNINGS"] = ",".join(filter(None, (os.environ.get("PYTHONWARNINGS"), tracker)))
@@ -141,24 +131,3 @@ def _environment(threads: int) -> Iterator[None]:
         for name in os.environ.keys() - before.keys():
             del os.environ[name]
         os.environ.update(before)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Show of dask's log what went wrong, and not what this engine puts right.
-
-    Dask calls a task failed for good at its worker's first death, and a result lost with it.
-    """
-
-    def of_interest(record: logging.LogRecord) -> bool:
-        return "marked as failed because" not in record.msg and "Couldn't gather keys" not in record.msg
-
-    dask_logger, scheduler_logger = logging.getLogger("distributed"), logging.getLogger("distributed.scheduler")
-    level = dask_logger.level
-    dask_logger.setLevel(logging.ERROR)
-    scheduler_logger.addFilter(of_interest)
-    try:
-        yield
-    finally:
-        scheduler_logger.removeFilter(of_interest)
-        dask_logger.setLevel(level)
