@@ -15,6 +15,7 @@ FOLDER = Path(__file__).parent
 _NOTE = "<!-- Written by `make docs` from the code: change the docstrings, not this page. -->"
 _FAMILIES = {
     "mask": "Masks",
+    "coils": "Receive coils",
     "offset": "Phase offsets",
     "unwrap": "Unwrapping",
     "field": "Field",
@@ -22,6 +23,8 @@ _FAMILIES = {
     "inversion": "Inversion",
     "reference": "Reference",
     "relaxometry": "Relaxometry",
+    "separation": "Source separation",
+    "weighting": "Susceptibility weighting",
     "roi": "Region values",
 }
 _SHORT = 30

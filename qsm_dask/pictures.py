@@ -83,6 +83,9 @@ def _volume(cohort: CohortStore, newest: Mapping[str, Commit], name: str) -> NDA
 def _layers(cohort: CohortStore, newest: Mapping[str, Commit], mask: NDArray[Any] | None, b0: float) -> Iterator[Layer]:
     windows = {
         "chi": ("Susceptibility", "ppm", -0.1, 0.2),
+        "chi_para": ("Paramagnetic", "ppm", 0.0, 0.15),
+        "chi_dia": ("Diamagnetic", "ppm", -0.15, 0.0),
+        "swi": ("Susceptibility\nweighted", "", 0.0, 1.5),
         "local_field": ("Local field", "ppm", -0.1, 0.1),
         # relaxation by iron grows with the field strength, and so does the window
         "r2star": ("R2*", "1/s", 0.0, float(round(20.0 * b0, -1))),
@@ -98,8 +101,8 @@ def _layers(cohort: CohortStore, newest: Mapping[str, Commit], mask: NDArray[Any
 
 
 def projected_memory(drawing: Drawing) -> int:
-    """Four maps, a mask and what turns them into pixels [bytes]."""
-    return 20 * drawing.voxels + 100_000_000
+    """Seven maps, a mask and what turns them into pixels [bytes]."""
+    return 32 * drawing.voxels + 100_000_000
 
 
 def beside_page(document: str) -> str:

@@ -12,6 +12,7 @@ from qsm_dask.cli.options import (
     Bids,
     ClusterName,
     Cohort,
+    CoilSmoothing,
     Derivatives,
     Filters,
     Json,
@@ -40,6 +41,7 @@ def run(
     session_id: Sessions = [],  # noqa: B006
     bids_filter_file: Filters = None,
     phase_sign: PhaseSign = "auto",
+    coil_smoothing: CoilSmoothing = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -50,7 +52,7 @@ def run(
     Example: `qsm-dask run study/ study.qsm --derivatives study/derivatives/synthseg:dseg`
     """
     quiet = quiet or as_json
-    chosen = Selection(derivatives, participant_label, session_id, bids_filter_file, phase_sign)
+    chosen = Selection(derivatives, participant_label, session_id, bids_filter_file, phase_sign, coil_smoothing)
     ingested, processed, page = steps.run_all(bids, cohort, chosen, pipeline, cluster, quiet=quiet)
     if as_json:
         write_json(_processed(processed) | {"ingested": _ingested(ingested), "report": str(page)})
@@ -69,6 +71,7 @@ def ingest(
     session_id: Sessions = [],  # noqa: B006
     bids_filter_file: Filters = None,
     phase_sign: PhaseSign = "auto",
+    coil_smoothing: CoilSmoothing = None,
     cluster: ClusterName = "local",
     quiet: Quiet = False,
     as_json: Json = False,
@@ -83,7 +86,7 @@ def ingest(
     Example: `qsm-dask ingest study/ study.qsm --participant-label 01`
     """
     quiet = quiet or as_json
-    chosen = Selection(derivatives, participant_label, session_id, bids_filter_file, phase_sign)
+    chosen = Selection(derivatives, participant_label, session_id, bids_filter_file, phase_sign, coil_smoothing)
     with steps.open_cluster(cluster, quiet=quiet) as engine:
         _, summary = steps.ingest_scans(bids, cohort, engine, chosen, quiet=quiet)
     if as_json:

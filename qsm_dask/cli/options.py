@@ -53,9 +53,9 @@ Derivatives = Annotated[
         "--derivatives",
         "-d",
         metavar="DIR[:NAMES]",
-        help="Take what exists already from this BIDS derivatives folder: NAMES are `dseg`, `mask`, `chi` or "
-        "`local_field`, separated by commas (`dseg,mask` unless given), each with its units where the sidecar lacks "
-        "them (`chi=ppb`). May be repeated.",
+        help="Take what exists already from this BIDS derivatives folder: NAMES are `dseg`, `mask`, `chi`, "
+        "`local_field` or `r2`, separated by commas (`dseg,mask` unless given), each with its units where the sidecar "
+        "lacks them (`chi=ppb`). May be repeated.",
     ),
 ]
 Participants = Annotated[
@@ -80,16 +80,26 @@ PhaseSign = Annotated[
         "Veins must be positive.",
     ),
 ]
+CoilSmoothing = Annotated[
+    float | None,
+    typer.Option(
+        "--coil-smoothing",
+        min=0.1,
+        metavar="MM",
+        help="Where coils are combined: smoothing of their phase offsets (`qsm-dask stages`: coils.mcpc3ds).",
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars; warnings and errors only.")]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output; implies --quiet.")]
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which scans and maps of a dataset a command takes in, and how it reads their phase."""
+    """Which scans and maps of a dataset a command takes in, and how it reads their phase and combines their coils."""
 
     derivatives: Sequence[str] = ()
     participants: Sequence[str] = ()
     sessions: Sequence[str] = ()
     filters: Path | None = None
     phase_sign: str = "auto"
+    coil_smoothing_mm: float | None = None

@@ -19,8 +19,9 @@ class _Stop:
 
 @contextmanager
 def remembering() -> Iterator[None]:
-    """Remember Ctrl-C while the block runs, in the main thread."""
-    if threading.current_thread() is not threading.main_thread():
+    """Remember Ctrl-C while the block runs, in the main thread; a job that is to ignore it goes on so."""
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         yield
         return
     before = signal.signal(signal.SIGINT, _Stop())

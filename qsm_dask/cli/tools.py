@@ -33,6 +33,13 @@ def simulate(
     b0: Annotated[float, typer.Option(min=0.1, help="Field strength in tesla.")] = 3.0,
     oblique: Annotated[bool, typer.Option("--oblique", help="Tilt the slices against B0.")] = False,
     snr: Annotated[float, typer.Option(min=0.1, help="Signal to noise of the first echo.")] = 100.0,
+    coils: Annotated[int, typer.Option(min=0, help="Receive coils kept apart, a file each; 0 combines them.")] = 0,
+    spin_echo: Annotated[
+        bool, typer.Option("--spin-echo", help="Measure R2 by spin echoes too; the maps go to derivatives/spinecho.")
+    ] = False,
+    calcified: Annotated[
+        bool, typer.Option("--calcification/--no-calcification", help="A strong source in the left ventricle.")
+    ] = True,
     cluster: ClusterName = "local",
     quiet: Quiet = False,
 ) -> None:
@@ -51,6 +58,9 @@ def simulate(
             b0=b0,
             oblique=oblique,
             snr=snr,
+            coils=coils,
+            spin_echo=spin_echo,
+            calcified=calcified,
             engine=engine,
             progress=shown,
         )

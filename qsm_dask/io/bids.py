@@ -11,7 +11,7 @@ import pandas as pd
 from qsm_dask.errors import InputError
 from qsm_dask.io.acquisition import Acquisition, FileRef, Image
 from qsm_dask.io.filters import Filters
-from qsm_dask.io.names import PARTS, RAW_SUFFIXES, Name, canonical
+from qsm_dask.io.names import PARTS, RAW_SUFFIXES, WITHIN, Name, canonical
 from qsm_dask.io.tables import read_tsv
 from qsm_dask.io.tree import Entry, Folder, Found, subjects, walk
 from qsm_dask.scan import ScanKey
@@ -41,8 +41,8 @@ def index(
 ) -> Index:
     """Find the multi-echo and single-echo gradient-echo acquisitions of a BIDS dataset.
 
-    `sub-*/[ses-*/]anat/*_{MEGRE,T2starw}.nii[.gz]` are grouped by every entity but `echo`
-    and `part`, and by suffix. Only names are looked at: no file is opened.
+    `sub-*/[ses-*/]anat/*_{MEGRE,T2starw}.nii[.gz]` are grouped by every entity but `echo`,
+    `part` and `coil`, and by suffix. Only names are looked at: no file is opened.
 
     Parameters
     ----------
@@ -116,25 +116,31 @@ def _nothing(root: Path, seen: int, filtered: bool, strange: Sequence[str]) -> s
 
 
 def _key(name: Name) -> ScanKey:
-    return ScanKey(name.without("echo", "part"), name.suffix)
+    return ScanKey(name.without(*WITHIN), name.suffix)
 
 
 def _group(name: Name) -> _Group:
-    return tuple((e, canonical(e, label)) for e, label in name.without("echo", "part")), name.suffix
+    return tuple((e, canonical(e, label)) for e, label in name.without(*WITHIN)), name.suffix
 
 
 def _note_orphans(folder: Folder, orphans: dict[_Group, list[str]]) -> None:
-    """Note sidecars that name an echo and a part and stand alone: their image went missing."""
+    """Note sidecars that name an echo and a part and apply to no image here: their image went missing."""
     stems = {_stem(entry) for entry in folder.images}
     for (_, extension, _), entries in folder.sidecars.items():
         for entry in entries:
             exact = extension == ".json" and entry.name.get("echo") and entry.name.get("part")
-            if exact and _stem(entry) not in stems:
+            if exact and _stem(entry) not in stems and not any(_applies(entry, image) for image in folder.images):
                 orphans.setdefault(_group(entry.name), []).append(entry.relative)
 
 
 def _stem(entry: Entry) -> str:
     return entry.relative.removesuffix(entry.name.extension)
+
+
+def _applies(sidecar: Entry, image: Entry) -> bool:
+    """Whether a sidecar beside an image is one for it, or for several as it."""
+    same = sidecar.name.suffix == image.name.suffix
+    return same and all(image.name.get(entity) == label for entity, label in sidecar.name.entities)
 
 
 def _acquisition(root: Path, members: list[tuple[ScanKey, Found]], orphans: list[str], filters: Filters) -> Acquisition:
@@ -148,6 +154,8 @@ def _acquisition(root: Path, members: list[tuple[ScanKey, Found]], orphans: list
         and not filters.restricts(key.suffix, "echo")
     ):
         problem = _missing_echo(acquisition, orphans)
+    if problem is None and acquisition.coils != (None,) and not filters.restricts(key.suffix, "coil"):
+        problem = _missing_coil(acquisition)
     return replace(acquisition, problem=problem)
 
 
@@ -159,6 +167,7 @@ def _image(root: Path, found: Found) -> Image:
         name.get("part") or "mag",
         int(echo) if echo is not None and echo.isdecimal() else None,
         tuple(FileRef(e.relative, str(root / e.relative)) for e in found.metadata_files()),
+        None if name.get("coil") is None else canonical("coil", name.labels["coil"]),
     )
 
 
@@ -175,11 +184,12 @@ def _misplaced(members: list[tuple[ScanKey, Found]]) -> str | None:
 
 
 def _claimed_twice(acquisition: Acquisition) -> str | None:
-    taken: dict[tuple[str, int | None], Image] = {}
+    taken: dict[tuple[str, int | None, str | None], Image] = {}
     for image in acquisition.images:
-        other = taken.setdefault((image.part, image.echo), image)
+        other = taken.setdefault((image.part, image.echo, image.coil), image)
         if other is not image:
             what = f"part-{image.part}" + (f" of echo-{image.echo}" if image.echo else "")
+            what += f" of coil-{image.coil}" if image.coil else ""
             return f"two files claim {what}: {other.file.label} and {image.file.label}; remove or rename one"
     return None
 
@@ -193,6 +203,29 @@ def _missing_echo(acquisition: Acquisition, orphans: Sequence[str]) -> str | Non
         names = ", ".join(f"echo-{n}" for n in gaps)
         remedy = "restore it, or renumber the echoes if it was left out on purpose"
         return f"missing echo: {names} of {numbers[-1]} is absent; {remedy}"
+    return None
+
+
+def _missing_coil(acquisition: Acquisition) -> str | None:
+    """Why the images do not come from the same coils, numbered without a gap."""
+    remedy = "restore it, or renumber the coils if it was left out on purpose"
+    if None in acquisition.coils:
+        return (
+            "combined images (without coil-) and images of single coils claim one scan; tell them apart by rec-, "
+            "or remove one"
+        )
+    present: dict[tuple[str, int | None], set[str | None]] = {}
+    for image in acquisition.images:
+        present.setdefault((image.part, image.echo), set()).add(image.coil)
+    for (part, echo), coils in present.items():
+        for coil in acquisition.coils:
+            if coil not in coils:
+                of_echo = f" of echo-{echo}" if echo else ""
+                return f"missing coil: coil-{coil} has no part-{part} image{of_echo}; {remedy}"
+    numbers = [int(coil) for coil in acquisition.coils if coil is not None and coil.isdecimal()]
+    gaps = sorted(set(range(min(1, *numbers), max(numbers) + 1)) - set(numbers)) if numbers else []
+    if gaps:
+        return f"missing coil: {', '.join(f'coil-{n}' for n in gaps)} of {max(numbers)} is absent; {remedy}"
     return None
 
 

@@ -14,7 +14,14 @@ from qsm_dask.io.tree import Found, walk
 from qsm_dask.scan import ScanKey
 
 DEFAULT = ("dseg", "mask")
-_SUFFIXES: Mapping[str, str] = {"dseg": "dseg", "mask": "mask", "Chimap": "chi", "fieldmap": "local_field"}
+_SUFFIXES: Mapping[str, str] = {
+    "dseg": "dseg",
+    "mask": "mask",
+    "Chimap": "chi",
+    "fieldmap": "local_field",
+    "R2map": "r2",
+    "T2map": "r2",
+}
 _ITEM = re.compile(r"^([a-z_0-9]+)(?:=([^,:]+))?$")
 _SEPARATED = ("paramagnetic", "diamagnetic")
 
@@ -227,4 +234,6 @@ def _rank(key: ScanKey, candidate: _Candidate) -> _Rank | None:
     described = name.get("desc")
     brain = candidate.quantity == "mask" and described == "brain"
     extra = sum(entity in DERIVED for entity, _ in name.entities)
-    return (int(name.get("space") is not None), -shared, 0 if brain else 1 if described is None else 2, extra)
+    inverse = int(name.suffix == "T2map")  # where a folder has both, one is made of the other
+    kind = 0 if brain else 1 if described is None else 2
+    return (int(name.get("space") is not None), -shared, kind, extra, inverse)

@@ -20,10 +20,17 @@ from qsm_dask.units import hz_to_ppm, tesla_to_ppm
 from qsm_dask.wording import some
 
 UNITS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"dseg": (), "mask": (), "chi": ("ppm", "ppb"), "local_field": ("ppm", "Hz", "rad/s", "T")}
+    {
+        "dseg": (),
+        "mask": (),
+        "chi": ("ppm", "ppb"),
+        "local_field": ("ppm", "Hz", "rad/s", "T"),
+        "r2": ("1/s", "s", "ms"),
+    }
 )
 """Quantities that may be ingested, with the units in which they may come (none: a number is a number)."""
 
+_TIMES = ("s", "ms")
 _EXACT_IN_FLOAT32 = 2**24
 
 
@@ -68,7 +75,9 @@ def read_map(item: Map, metadata: Mapping[str, Any], grid: Header, b0: float) ->
     if item.quantity == "mask":
         return MapReading(_to_mask(label, values), source, {}, ())
     units = check_units(item, metadata.get("Units"))
-    factor = _to_ppm(units, b0)
+    factor = _factor(units, b0)
+    if units in _TIMES:
+        np.divide(np.float32(1.0), values, out=values, where=values > 0)  # where there is no T2 there is no R2
     if factor != 1.0:
         np.multiply(values, np.float32(factor), out=values)
     return MapReading(values, {**source, "units": units}, {}, ())
@@ -96,8 +105,12 @@ def check_units(item: Map, stated: object) -> str:
     return found or str(item.units)
 
 
-def _to_ppm(units: str, b0: float) -> float:
+def _factor(units: str, b0: float) -> float:
+    """What takes a map to ppm or 1/s; times are inverted first."""
     return {
+        "1/s": 1.0,
+        "s": 1.0,
+        "ms": 1e3,
         "ppm": 1.0,
         "ppb": 1e-3,
         "Hz": hz_to_ppm(1.0, b0),

@@ -136,7 +136,7 @@ class Plan:
             outputs, solved = call(step, [live[name] for name in step.inputs])
             live.update(outputs)
             origin.update(dict.fromkeys(outputs, node.name))
-            records.append(_record(step, time.perf_counter() - started, solved))
+            records.append(record(step, time.perf_counter() - started, solved))
             if step is node.steps[-1]:
                 _check_stored(node, live)
                 seconds = sum(record["seconds"] for record in records)
@@ -197,8 +197,9 @@ def call(step: Step, values: Sequence[Any]) -> tuple[dict[str, Any], Solved | No
     return dict(zip(step.outputs, arrays, strict=True)), solved
 
 
-def _record(step: Step, seconds: float, solved: Solved | None) -> dict[str, Any]:
-    record = {
+def record(step: Step, seconds: float, solved: Solved | None) -> dict[str, Any]:
+    """The provenance of a step: stage, version, parameters, citation, seconds and how its iteration ended."""
+    said = {
         "stage": step.stage,
         "version": step.method.version,
         "parameters": dict(step.parameters),
@@ -206,8 +207,8 @@ def _record(step: Step, seconds: float, solved: Solved | None) -> dict[str, Any]
         "seconds": round(seconds, 6),
     }
     if solved is not None:
-        record["solved"] = asdict(solved)
-    return record
+        said["solved"] = asdict(solved)
+    return said
 
 
 def _check_stored(node: PlanNode, live: Mapping[str, Any]) -> None:

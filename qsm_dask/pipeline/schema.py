@@ -12,7 +12,7 @@ from qsm_dask.pipeline.choice import make_plan
 from qsm_dask.pipeline.parameters import resolve
 from qsm_dask.pipeline.plan import Plan
 from qsm_dask.pipeline.steps import Step
-from qsm_dask.quantities import RAW, base_name
+from qsm_dask.quantities import BESIDE, RAW, base_name, quantity
 from qsm_dask.scan import Geometry
 from qsm_dask.stages import STAGES, Stage
 
@@ -92,11 +92,16 @@ class Pipeline:
         ConfigError : a step reads what neither a scan nor an earlier step gives, or
             `goal` or `keep` name what no step makes.
         """
-        have = {*available, "dseg"}
+        have = {*available, *BESIDE}
         made: set[str] = set()
         for slot in self.slots:
             for step in slot:
                 for name in step.required:
+                    if quantity(name).streamed:
+                        raise ConfigError(
+                            f"pipeline {self.name}: {step.stage} runs while scans are ingested, before any pipeline: "
+                            "leave it out"
+                        )
                     if name not in have:
                         close = get_close_matches(name, have, 1)
                         raise ConfigError(

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from difflib import get_close_matches
 from pathlib import Path
@@ -41,7 +41,7 @@ def run(
     ----------
     stage : its name, such as `inversion.rts`.
     inputs : NIfTI file of each quantity, in that quantity's units; those that the stage
-        does not read are ignored. Echoes are the fourth dimension.
+        does not read are ignored. Echoes are the fourth dimension, receive coils the fifth.
     out : folder that receives `<quantity>.nii.gz` for each image, and `<stage>.json` with
         whatever is no image and with how an iteration ended.
     b0, b0_dir, te : field strength [T], direction of B0 in array axes (from the first
@@ -60,7 +60,11 @@ def run(
     step = _step(stage, dict(parameters or {}))
     for name in inputs:
         _check_name(name)
-    headers = {name: nifti.read_header(path) for name, path in inputs.items() if name in step.inputs}
+    headers = {
+        name: nifti.read_header(path, coils=quantity(name).streamed)
+        for name, path in inputs.items()
+        if name in step.inputs
+    }
     if not headers:
         raise ConfigError(f"{stage} reads {', '.join(step.inputs)}: give at least one as --input NAME=FILE.nii.gz")
     first = next(iter(headers.values()))
@@ -68,7 +72,10 @@ def run(
         reason = nifti.same_grid(first, header)
         if reason is not None:
             raise InputError(f"{header.label}: {reason}; resample the images onto one grid first")
-    given: dict[str, Any] = {name: _read(name, header.path) for name, header in headers.items()}
+    given: dict[str, Any] = {
+        name: _stream(name, header, len(te)) if quantity(name).streamed else _read(name, header.path)
+        for name, header in headers.items()
+    }
     given["voxel_size"] = first.voxel_size
     given["b0_dir"] = first.b0_dir if b0_dir is None else _unit_vector(b0_dir)
     given["affine"] = first.affine
@@ -120,14 +127,33 @@ def _read(name: str, path: Path) -> Any:
         volume = volume[np.newaxis]
     if volume.ndim != len(known.dims):
         raise InputError(f"{path}: {name} has dims {', '.join(known.dims)}, the file has shape {volume.shape}")
-    if known.units == "rad" and name == "phase":
-        low, high = float(volume.min()), float(volume.max())
-        if max(-low, high) > 2 * np.pi * _SLACK or high - low > 2 * np.pi * _SLACK:
-            raise InputError(
-                f"{path}: wrapped phase in radians spans one turn, this spans {low:g} to {high:g}: scale it to radians "
-                "first (`qsm-dask ingest` does so for BIDS datasets)"
-            )
+    if name == "phase":
+        _check_turn(path, volume)
     return volume.astype(known.dtype, copy=False)
+
+
+def _stream(name: str, header: nifti.Header, echoes: int) -> Callable[[int], Iterator[Any]]:
+    """The coils of a file, one volume at a time."""
+    if header.volumes != echoes:
+        raise InputError(f"{header.label}: has {header.volumes} echoes and {echoes} echo times were given (--te)")
+
+    def volumes(leading: int) -> Iterator[Any]:
+        numbers = (coil * header.volumes + echo for coil in range(header.coils) for echo in range(leading))
+        for volume in nifti.stream(header, numbers, np.empty(header.shape, np.float32)):
+            if name == "coil_phase":
+                _check_turn(header.path, volume)
+            yield volume
+
+    return volumes
+
+
+def _check_turn(path: Path, phase: Any) -> None:
+    low, high = float(phase.min()), float(phase.max())
+    if max(-low, high) > 2 * np.pi * _SLACK or high - low > 2 * np.pi * _SLACK:
+        raise InputError(
+            f"{path}: wrapped phase in radians spans one turn, this spans {low:g} to {high:g}: scale it to radians "
+            "first (`qsm-dask ingest` does so for BIDS datasets)"
+        )
 
 
 def _unit_vector(direction: Sequence[float]) -> Any:

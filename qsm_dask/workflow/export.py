@@ -15,6 +15,7 @@ from qsm_dask.io import documents, outputs
 from qsm_dask.io.nifti import write_volume
 from qsm_dask.kernels.reference import whole_brain
 from qsm_dask.pipeline import Pipeline, Plan, Step
+from qsm_dask.pipeline.plan import record
 from qsm_dask.provenance import software
 from qsm_dask.quantities import base_name
 from qsm_dask.scan import Geometry, ScanKey
@@ -24,7 +25,15 @@ from qsm_dask.store.documents import DATASET, PIPELINE, read_json
 from qsm_dask.units import ppm_to_hz
 
 _NODES = ("regions", "maps", "field")
-_INGESTED = ("phase", "magnitude", "mask", "local_field", "chi", "dseg")
+_INGESTED = ("phase", "magnitude", "mask", "local_field", "chi", "r2", "dseg")
+_OTHERS = {
+    "r2prime": ("R2primemap", "1/s"),
+    "chi_para": ("desc-paramagnetic_Chimap", "ppm"),
+    "chi_dia": ("desc-diamagnetic_Chimap", "ppm"),
+    "swi": ("desc-swi_T2starw", "arbitrary"),
+    "swi_mip": ("desc-swimip_T2starw", "arbitrary"),
+}
+"""Quantities that are written as they are: what follows the scan's entities, and their units."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +68,9 @@ def run(cohort: CohortStore, out: str | Path, *, progress: Callable[[int, int, s
 
     Each scan gives, in its own space, `_Chimap` relative to the whole brain, one more with `desc-` for every other
     reference or branch of chi, `_R2starmap` and `_T2starmap` where there are several echoes, `_desc-brain_mask`, the
-    local field with a magnitude beside it, and the label image if one was ingested.
+    local field with a magnitude beside it, and the label image if one was ingested; `_desc-paramagnetic_Chimap` and
+    `_desc-diamagnetic_Chimap`, `_desc-swi_T2starw` and `_desc-swimip_T2starw`, and `_R2primemap`, a suffix that BIDS
+    does not know and `.bidsignore` names, where the pipeline makes them.
 
     Parameters
     ----------
@@ -148,6 +159,9 @@ class _Scan:
             yield from self._susceptibility(name, mask)
         if "r2star" in self:
             yield from self._relaxation(mask)
+        for name, (suffix, units) in _OTHERS.items():
+            if name in self:
+                yield _Image("anat", suffix, self[name], self._sidecar(name, Units=units, SkullStripped=True))
         if "local_field" in self and "magnitude" in self:
             yield from self._field()
         if "dseg" in self:
@@ -201,17 +215,19 @@ class _Scan:
         about = {**given, "Sources": self._uris(source for source in _INGESTED if source in read)}
         if not steps:
             return about
-        cited = dict.fromkeys(step.method.cite for step in steps if step.method.cite)
+        records = [record(step, 0.0, None) for step in steps]
+        if read & {"phase", "magnitude"}:  # what ingest made of single coils
+            records = [*self.commits[-1].provenance.get("steps", []), *records]
+        cited = dict.fromkeys(one["cite"] for one in records if one["cite"])
         return {
             **about,
-            "EstimationAlgorithm": ", ".join(step.stage for step in steps),
+            "EstimationAlgorithm": ", ".join(one["stage"] for one in records),
             "EstimationReference": ", ".join(f"doi:{doi}" for doi in cited),
             "MagneticFieldStrength": self.header["b0"],
             "B0Direction": self.header["b0_dir"],
             "EchoTime": self.header["te"],
             "ProcessingSteps": [
-                {"Stage": step.stage, "Version": step.method.version, "Parameters": dict(step.parameters)}
-                for step in steps
+                {"Stage": one["stage"], "Version": one["version"], "Parameters": one["parameters"]} for one in records
             ],
         }
 

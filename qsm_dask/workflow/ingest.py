@@ -12,10 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from qsm_dask import combination
 from qsm_dask.digests import digest_of, digest_of_array
 from qsm_dask.engine.base import Engine, Outcome
 from qsm_dask.engine.resources import PeakMemory
-from qsm_dask.errors import InputError, NoPhase
+from qsm_dask.errors import InputError, NoPhase, StageError
 from qsm_dask.io import bids as dataset
 from qsm_dask.io import changes
 from qsm_dask.io import derivatives as maps
@@ -24,9 +25,10 @@ from qsm_dask.io.documents import json_bytes
 from qsm_dask.io.echoes import choose_parts
 from qsm_dask.io.filters import Filters
 from qsm_dask.io.phase import PhaseSign
-from qsm_dask.io.series import Reading, needs_phase, projected_bytes, read
+from qsm_dask.io.series import Reading, needs_phase, outline, read
 from qsm_dask.io.sidecars import resolve
 from qsm_dask.participants import Participants, update
+from qsm_dask.pipeline.steps import Step
 from qsm_dask.provenance import software
 from qsm_dask.store import INGEST_KEY, CohortStore, Recorder
 from qsm_dask.store.documents import DATASET
@@ -77,6 +79,7 @@ def run(
     sessions: Sequence[str] = (),
     filters: Path | None = None,
     phase_sign: str = "auto",
+    coil_smoothing_mm: float | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Summary:
     """Index a BIDS dataset and convert each scan that is new or has changed.
@@ -90,6 +93,7 @@ def run(
     participants, sessions : labels to which the run is restricted; all when empty.
     filters : BIDS filter file.
     phase_sign : `auto`, `+1`, `-1`, or a list such as `auto,GE=-1,sub-03=-1`.
+    coil_smoothing_mm : of the stage that combines coils [mm]; its default if not given.
     progress : called with (scans finished, scans in all, the scan's name).
 
     Raises
@@ -100,6 +104,7 @@ def run(
     root = bids.absolute()
     sign = PhaseSign.parse(phase_sign)
     chosen = Filters.load(filters) if filters else None
+    combining = {} if coil_smoothing_mm is None else {"smoothing_mm": coil_smoothing_mm}
     sources = maps.parse(derivatives, root)
     index = dataset.index(root, participants=participants, sessions=sessions, filters=chosen)
     acquisitions = maps.attach(index.acquisitions, sources, chosen)
@@ -114,7 +119,8 @@ def run(
     judged = [(acquisition, _refused(acquisition)) for acquisition in acquisitions]
     ready = [acquisition for acquisition, row in judged if row is None]
     rows = [row for _, row in judged if row is not None]
-    outcomes = engine.map(partial(ingest_scan, cohort, sign), ready, memory=projected_memory, retries=1)
+    task = partial(ingest_scan, cohort, sign, combination.step(combining).parameters)
+    outcomes = engine.map(task, ready, memory=projected_memory, retries=1)
     with Recorder(cohort) as recorder:
         recorder.add(rows)
         for count, outcome in enumerate(outcomes, start=len(rows) + 1):
@@ -127,7 +133,7 @@ def run(
     return _summary(rows, gone, [*index.warnings, *_noted(acquisitions), *Participants(people).doubles()])
 
 
-def ingest_scan(cohort: CohortStore, sign: PhaseSign, acquisition: Acquisition) -> Row:
+def ingest_scan(cohort: CohortStore, sign: PhaseSign, combining: Mapping[str, Any], acquisition: Acquisition) -> Row:
     """Convert one scan unless it is as it was; the task that workers execute.
 
     Returns the scan's row of the index, with `changed` telling whether it was converted.
@@ -136,10 +142,10 @@ def ingest_scan(cohort: CohortStore, sign: PhaseSign, acquisition: Acquisition) 
     """
     started = time.perf_counter()
     try:
-        return _ingest(cohort, sign, acquisition, started)
+        return _ingest(cohort, sign, combination.step(combining), acquisition, started)
     except NoPhase as error:
         return _row(acquisition, "skipped", str(error))
-    except InputError as error:
+    except (InputError, StageError) as error:
         return _row(acquisition, "failed", str(error)) | {"seconds": time.perf_counter() - started}
 
 
@@ -147,17 +153,29 @@ def projected_memory(acquisition: Acquisition) -> int:
     """Peak memory of one scan's task, the process's own not included [bytes].
 
     The arrays, and what the store holds while it packs and checks them: a few times what
-    it packs at once, which is a volume, or several while they are small.
+    it packs at once, which is a volume, or several while they are small; or what the
+    combination of coils takes, however many there are.
     """
-    arrays, volume = projected_bytes(acquisition)
-    return arrays + _PACKING * max(volume, min(arrays, _PACKED_BYTES))
+    found = outline(acquisition)
+    if found is None:
+        return 0
+    volume = 4 * found.header.voxels
+    stored = found.header.voxels * found.header.dtype.itemsize
+    arrays = volume * (found.parts * found.echoes + found.maps)
+    packing = arrays + _PACKING * max(volume, stored, min(arrays, _PACKED_BYTES))
+    if found.coils == 1:
+        return packing
+    return max(packing, combination.projected_bytes(found) + found.maps * volume)
 
 
-def _ingest(cohort: CohortStore, sign: PhaseSign, acquisition: Acquisition, started: float) -> Row:
+def _ingest(cohort: CohortStore, sign: PhaseSign, combining: Step, acquisition: Acquisition, started: float) -> Row:
     key = acquisition.key
     commit = cohort.intact(key, "ingest", INGEST_KEY)
     request = _request(acquisition, sign)
-    before = commit.attributes if commit and commit.attributes.get("request") == request else {"files": {}}
+    before: Mapping[str, Any] = {"files": {}}
+    how = [combining.stage, combining.method.version, dict(combining.parameters)]
+    if commit and commit.attributes.get("request") == request and commit.attributes.get("combined") in (None, how):
+        before = commit.attributes
     stats = changes.stats(acquisition.files)
     if commit and changes.unchanged(stats, before["files"]):
         return commit.row() | {"changed": False}
@@ -172,10 +190,12 @@ def _ingest(cohort: CohortStore, sign: PhaseSign, acquisition: Acquisition, star
         return cohort.amend(key, commit, {**before, "files": files}).row() | {"changed": False}
     with PeakMemory() as peak:
         reading = read(acquisition, metadata, sign)
+        reading, steps = combination.run(combining, reading)
         attributes = {
             "request": request,
             "files": files,
             "metadata": metadata,
+            "combined": how if steps else None,
             **_attributes(reading),
         }
     if commit and commit.attributes.get("digests") == attributes["digests"]:
@@ -186,7 +206,7 @@ def _ingest(cohort: CohortStore, sign: PhaseSign, acquisition: Acquisition, star
         INGEST_KEY,
         reading.arrays,
         attributes=attributes,
-        provenance={"software": software(), "time": time.time()},
+        provenance={"steps": steps, "software": software(), "time": time.time()},
         seconds=time.perf_counter() - started,
         peak_bytes=peak.bytes,
     )

@@ -224,7 +224,7 @@ def _methods(cohort: CohortStore, example: Standing | None) -> tuple[tuple[Any, 
         return (), {}
     steps: list[Mapping[str, Any]] = []
     software: dict[str, str] = {}
-    for node in NODES[1:]:
+    for node in NODES:
         try:
             commit = example.commit(cohort, node)
         except StoreError:

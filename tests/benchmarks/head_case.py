@@ -31,6 +31,8 @@ def quantities(shape: tuple[int, int, int]) -> dict[str, NDArray[Any]]:
     )
     given["phase_quality"] = masking.phase_quality(raw["phase"], mask, raw["te"], raw["magnitude"], threshold=0.1)[1]
     given["r2star"] = relaxometry.arlo(raw["magnitude"], raw["te"], mask)
+    given["mask_reliable"] = masking.field_quality(mask, given["field_noise"])
+    given["chi_filled"] = given["chi_reliable"] = truth["chi"]
     given["r2"] = np.where(mask, np.float32(0.6) * truth["r2star"], np.float32(0.0))
     given["r2prime"] = np.where(mask, np.float32(0.4) * truth["r2star"], np.float32(0.0))
     return given

@@ -16,12 +16,13 @@ CASES = [
     ((24, 26, 20), (2.5, 2.5, 2.5), AXIAL),
     ((23, 26, 15), (2.4, 2.0, 3.5), OBLIQUE),
 ]
-METHODS = [(tsvd, {}), *((tikhonov, {"regulariser": name}) for name in REGULARISERS)]
+METHODS = [(tsvd, {"extensions": 0}), *((tikhonov, {"regulariser": name}) for name in REGULARISERS)]
 NAMES = ["tsvd", *REGULARISERS]
 
 
-def inverse(kernel, voxel_size, threshold=0.06, regulariser=None, weight=0.01):
-    """What multiplies the spectrum of the field."""
+def inverse(kernel, voxel_size, threshold=0.06, regulariser=None, weight=0.01, extensions=0):
+    """What multiplies the spectrum of the field, not extended."""
+    assert not extensions
     if regulariser is None:
         kept = np.abs(kernel) >= threshold
         return kept / np.where(kept, kernel, 1) / kept.mean()

@@ -76,6 +76,18 @@ def test_a_field_of_view_filled_by_tissue_is_kept_whole():
     assert magnitude(image[None], (1, 1, 1)).all()
 
 
+def test_a_percentile_takes_the_place_of_otsus_threshold():
+    """Four slabs of rising brightness, each with a slope of its own."""
+    image = np.repeat(np.arange(1, 5, dtype=np.float32), 5)[:, None, None] * np.ones((1, 16, 16), np.float32)
+    image += np.linspace(0, 0.1, 16, dtype=np.float32)
+    options = {"opening_mm": 0.0, "closing_mm": 0.0}
+    for percentile, first in ((30.0, 5), (70.0, 10)):
+        found = magnitude(image[None], (1, 1, 1), percentile=percentile, **options)
+        expected = image > np.percentile(image, percentile)
+        np.testing.assert_array_equal(found, expected)
+        assert not found[:first].any()
+
+
 def test_of_two_objects_the_larger_is_kept():
     shape = (40, 24, 24)
     large, small = ball(shape, (11, 12, 12), 9), ball(shape, (31, 12, 12), 6)
@@ -108,6 +120,7 @@ def test_magnitudes_that_cannot_be_masked_are_refused():
         ((image[None], (1, 1)), {}, "voxel_size"),
         ((image[None], SIZE), {"erosion_mm": -1.0}, "erosion_mm"),
         ((image[None], SIZE), {"opening_mm": np.nan}, "opening_mm"),
+        ((image[None], SIZE), {"percentile": 100.0}, "percentile is 100"),
         ((image[None], SIZE), {"erosion_mm": 200.0}, "eroded so deep"),
     ]
     for arguments, options, message in cases:

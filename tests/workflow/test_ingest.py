@@ -374,7 +374,7 @@ def test_a_filter_file_restricts_the_run(root, cohort, tmp_path):
 def test_the_task_and_its_keys_travel_to_workers(root, cohort):
     scan(root, "sub-01")
     (acquisition,) = index(root).acquisitions
-    task = partial(ingest.ingest_scan, cohort, PhaseSign())
+    task = partial(ingest.ingest_scan, cohort, PhaseSign(), {})
     task, acquisition = pickle.loads(pickle.dumps((task, acquisition)))  # noqa: S301
     assert len(pickle.dumps(acquisition)) < 5000
     row = task(acquisition)
@@ -409,10 +409,10 @@ from qsm_dask.store import CohortStore
 from qsm_dask.workflow.ingest import ingest_scan
 small, large = index(Path(sys.argv[1])).acquisitions
 cohort = CohortStore.open(sys.argv[2])
-ingest_scan(cohort, PhaseSign(), small)
+ingest_scan(cohort, PhaseSign(), {}, small)
 before = resident()
 with PeakMemory() as peak:
-    assert ingest_scan(cohort, PhaseSign(), large)["state"] == "done"
+    assert ingest_scan(cohort, PhaseSign(), {}, large)["state"] == "done"
 print(peak.bytes - before)
 """
 
