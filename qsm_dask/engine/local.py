@@ -17,9 +17,11 @@ import dask
 from distributed import Client, LocalCluster
 
 from qsm_dask import numba_cache
-from qsm_dask.engine.base import Engine
-from qsm_dask.engine.dask import DaskEngine
+from qsm_dask.engine.base import Engine, gibibytes
+from qsm_dask.engine.dask import DaskEngine, NoRoomError
+from qsm_dask.engine.resources import Machine
 from qsm_dask.engine.settings import SETTINGS, quiet, thread_environment
+from qsm_dask.engine.sizing import BASELINE
 
 _SETTINGS = {
     **SETTINGS,
@@ -27,6 +29,7 @@ _SETTINGS = {
     # time is over. Nannies of this machine restart their workers as long as they live.
     "distributed.deploy.lost-worker-timeout": "1000 hours",
 }
+_WORTHWHILE = 1.25  # as much larger, at least, a worker must be for a scan to try again
 _LOOPBACK = "127.0.0.1"
 _LOG = logging.getLogger(__name__)
 
@@ -67,11 +70,34 @@ def local_engine(workers: int, memory: int, limit: int, threads: int, scratch: s
             try:
                 held.deliver()
                 with Client(cluster) as client:
-                    yield DaskEngine(client, slots=workers, limit=limit, threads=threads)
+                    yield DaskEngine(
+                        client,
+                        slots=workers,
+                        limit=limit,
+                        threads=threads,
+                        larger=lambda: _larger(cluster, client, memory),
+                    )
             finally:
                 _stop(cluster)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _larger(cluster: Any, client: Client, memory: int) -> Iterator[str]:
+    """Let one worker take twice its memory, or what the machine has, while the others do nothing."""
+    idle = (len(cluster.workers) - 1) * BASELINE
+    room = min(2 * memory, int(0.9 * Machine.here().memory) - idle)
+    if room < _WORTHWHILE * memory:
+        raise NoRoomError(f"this machine has no room for a larger one than {gibibytes(memory)}")
+    client.wait_for_workers(1)
+    known = client.scheduler_info(n_workers=-1)["workers"]
+    nanny = next(one for one in cluster.workers.values() if one.worker_address in known)
+    nanny.memory_manager.memory_limit = room
+    try:
+        yield nanny.worker_address
+    finally:
+        nanny.memory_manager.memory_limit = memory
 
 
 class _Signals:

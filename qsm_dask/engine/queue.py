@@ -5,8 +5,10 @@
 
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,13 @@ from tornado.ioloop import PeriodicCallback
 
 from qsm_dask.engine.base import Engine
 from qsm_dask.engine.batch import Batch
-from qsm_dask.engine.dask import DaskEngine
+from qsm_dask.engine.dask import DaskEngine, NoRoomError
 from qsm_dask.engine.settings import SETTINGS, quiet
-from qsm_dask.engine.sizing import seconds
+from qsm_dask.engine.sizing import job_memory, seconds
 from qsm_dask.errors import ConfigError
 
 _STAFFING_S = 2.0
+_GLANCE_S = 0.2
 
 
 @contextmanager
@@ -72,6 +75,7 @@ def batch_engine(options: Batch) -> Iterator[Engine]:
                     limit=options.limit,
                     threads=options.threads_per_worker,
                     patience_s=seconds("patience", options.patience),
+                    larger=lambda: _larger(cluster, client, options),
                 )
         finally:
             cluster.close()
@@ -105,6 +109,35 @@ def _private_folder(parent: str) -> Iterator[str]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _larger(cluster: Any, client: Client, options: Batch) -> Iterator[str]:
+    """Submit one more job, with twice the memory, and wait until its worker is there."""
+    name = f"{cluster.name}-larger"
+    double = replace(options, memory=2 * job_memory(options.memory)[0])
+    arguments = cluster.new_spec["options"] | double.job()
+    cluster.worker_spec[name] = {"cls": cluster.new_spec["cls"], "options": arguments}
+    cluster.scale(len(cluster.worker_spec))
+    try:
+        end = time.monotonic() + seconds("patience", options.patience)
+        while not (found := _address_of(name, client)):
+            job = cluster.workers.get(name)
+            if job is not None and job.job_id is None:
+                raise NoRoomError("the batch system refuses a job of twice the memory")
+            if time.monotonic() > end:
+                raise NoRoomError("no job of twice the memory began in time (`patience`)")
+            time.sleep(_GLANCE_S)
+        yield found
+    finally:
+        del cluster.worker_spec[name]
+        cluster.scale(len(cluster.worker_spec))
+
+
+def _address_of(name: str, client: Client) -> str:
+    """The worker of this name; empty if it is not there."""
+    workers = client.scheduler_info(n_workers=-1)["workers"]
+    return next((str(address) for address, worker in workers.items() if worker["name"] == name), "")
 
 
 @contextmanager

@@ -87,6 +87,14 @@ def test_workers_leave_before_their_time_is_over_and_others_take_their_place(slu
     assert len({outcome.value for outcome in outcomes}) >= 2
 
 
+def test_a_scan_killed_for_memory_gets_a_job_of_twice_the_memory(slurm: Slurm, tmp_path: Path) -> None:
+    script = Where(tmp_path, acts={"gourmet": ("feast",)})
+    with open_engine(spec(tmp_path, jobs=1, memory="1280 MiB")) as engine:
+        [outcome] = engine.map(script, ["gourmet"], memory=no_memory)
+        assert (outcome.ok, outcome.attempts) == (True, 2), outcome.error
+        eventually(lambda: len(slurm.jobs()) == 1)  # the larger one is given back
+
+
 def test_a_cohort_of_the_same_bits_though_a_node_dies(slurm: Slurm, study: Path, tmp_path: Path) -> None:
     cohort, cluster = tmp_path / "cohort", tmp_path / "mine.yaml"
     cluster.write_text(yaml.safe_dump(spec(tmp_path)))
