@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -93,6 +94,18 @@ def test_a_scan_killed_for_memory_gets_a_job_of_twice_the_memory(slurm: Slurm, t
         [outcome] = engine.map(script, ["gourmet"], memory=no_memory)
         assert (outcome.ok, outcome.attempts) == (True, 2), outcome.error
         eventually(lambda: len(slurm.jobs()) == 1)  # the larger one is given back
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_no_job_outlives_its_driver(slurm: Slurm, tmp_path: Path, number: signal.Signals) -> None:
+    command = [sys.executable, "-m", "tests.engine.driver", "hang", json.dumps(spec(tmp_path))]
+    driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT)
+    assert driver.stdout is not None
+    assert len(driver.stdout.readline().split()) == 2
+    assert len(slurm.jobs()) == 2
+    driver.send_signal(number)
+    driver.communicate(timeout=30)
+    eventually(lambda: not slurm.jobs(), 90)  # without a driver to cancel them, workers miss it by themselves
 
 
 def test_a_cohort_of_the_same_bits_though_a_node_dies(slurm: Slurm, study: Path, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 # Install the batch system that some tests start on the loopback address: SLURM and its key service munge.
 # Debian and Ubuntu, as root. Nothing is started here, and the packages' own services are kept from starting.
 set -euo pipefail
-if command -v slurmctld slurmd sbatch munged >/dev/null; then
+if command -v slurmctld >/dev/null && command -v slurmd >/dev/null && command -v munged >/dev/null; then
   exit 0
 fi
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
