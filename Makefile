@@ -23,8 +23,9 @@ install: $(STAMP)  ## Make the environment .venv and install the package with wh
 demo: $(STAMP)  ## Simulate a small cohort, run everything, compare with the truth
 	$(BIN)/qsm-dask demo demo-output
 
-parts: $(STAMP)  ## Install the servers that some tests run against (an S3 server)
+parts: $(STAMP)  ## Install the servers that some tests run against (an S3 server; SLURM where this is root on Debian)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev,parts]'
+	tests/real_parts/install.sh
 
 test: $(STAMP)  ## The test suite without its slow part
 	$(BIN)/pytest -m 'not slow'

@@ -4,8 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from qsm_dask import resources
-from qsm_dask.engine import Engine
+from qsm_dask.engine import Engine, read_spec
 from qsm_dask.engine import open_engine as _open_engine
 from qsm_dask.errors import ConfigError, StoreError
 from qsm_dask.pipeline import Pipeline
@@ -63,14 +62,15 @@ def open_engine(cluster: str | Path = "local") -> Iterator[Engine]:
 
     Parameters
     ----------
-    cluster : a shipped file of `cluster/` by its name, or the path of your own. Workers are new
-        processes that import the calling script: guard it by `if __name__ == "__main__":`.
+    cluster : a shipped file of `cluster/` by its name, the path of your own, or the address of a
+        running scheduler (`tls://HOST:PORT`). Local workers are new processes that import the
+        calling script: guard it by `if __name__ == "__main__":`.
 
     Raises
     ------
     ConfigError : there is no such file, or an option in it is wrong.
     """
-    with _open_engine(resources.load("cluster", cluster)) as engine:
+    with _open_engine(read_spec(cluster)) as engine:
         yield engine
 
 

@@ -46,8 +46,9 @@ ClusterName = Annotated[
     typer.Option(
         "--cluster",
         "-c",
-        metavar="NAME|FILE",
-        help="Where the work runs: `local` (one process a core), `serial` (this process), or your own YAML file.",
+        metavar="NAME|FILE|ADDRESS",
+        help="Where the work runs: `local` (one process a core), `serial` (this process), your own YAML file "
+        "(`qsm-dask cluster check`), or a running scheduler (`tls://HOST:PORT`).",
     ),
 ]
 ShardOption = Annotated[
