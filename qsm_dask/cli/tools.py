@@ -37,6 +37,9 @@ def simulate(
     spin_echo: Annotated[
         bool, typer.Option("--spin-echo", help="Measure R2 by spin echoes too; the maps go to derivatives/spinecho.")
     ] = False,
+    calcified: Annotated[
+        bool, typer.Option("--calcification/--no-calcification", help="A strong source in the left ventricle.")
+    ] = True,
     cluster: ClusterName = "local",
     quiet: Quiet = False,
 ) -> None:
@@ -57,6 +60,7 @@ def simulate(
             snr=snr,
             coils=coils,
             spin_echo=spin_echo,
+            calcified=calcified,
             engine=engine,
             progress=shown,
         )

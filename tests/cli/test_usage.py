@@ -89,15 +89,6 @@ def test_ctrl_c_is_one_line_and_130(qsm, tmp_path, monkeypatch):
     assert err.splitlines() == ["error: stopped; what is done is kept: run the same command again to go on from there"]
 
 
-@pytest.fixture
-def at_a_terminal():
-    """SIGINT as in the foreground: a shell lets the jobs in its background ignore it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("at_a_terminal")
 def test_ctrl_c_that_a_library_swallowed_counts_at_the_next_scan(qsm, tmp_path, monkeypatch):
     cohorts.create(tmp_path)
 
