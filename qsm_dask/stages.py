@@ -156,7 +156,9 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
         ),
         "mask.field_quality": Stage(masking.field_quality, ("mask",), volumes(2.2), "10.1002/mrm.29048"),
         "mask.erode": Stage(masking.erode, ("mask",), mask_erosion),
-        "coils.mcpc3ds": Stage(coils.mcpc3ds, ("phase", "magnitude"), coil_combination, "10.1002/mrm.26963"),
+        "coils.mcpc3ds": Stage(
+            coils.mcpc3ds, ("phase", "magnitude"), coil_combination, "10.1002/mrm.26963", applies=two_echoes
+        ),
         "offset.mcpc3ds": Stage(
             offsets.mcpc3ds, ("phase", "phase_offset"), offset_removal, "10.1002/mrm.26963", applies=two_echoes
         ),
