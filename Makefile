@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test test-all check format bench accuracy clean
+.PHONY: help install demo parts test test-all check format docs bench accuracy clean
 
 help:  ## Show what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -23,6 +23,9 @@ install: $(STAMP)  ## Make the environment .venv and install the package with wh
 demo: $(STAMP)  ## Simulate a small cohort, run everything, compare with the truth
 	$(BIN)/qsm-dask demo demo-output
 
+parts: $(STAMP)  ## Install the servers that some tests run against (an S3 server)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev,parts]'
+
 test: $(STAMP)  ## The test suite without its slow part
 	$(BIN)/pytest -m 'not slow'
 
@@ -38,6 +41,9 @@ check: $(STAMP)  ## Style, types and the rules of the architecture
 format: $(STAMP)  ## Put the code in its standard form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(STAMP)  ## Write the pages of the guide that the code tells by itself
+	$(BIN)/python -m docs.generate
 
 bench: $(STAMP)  ## Measure speed and memory
 	@for script in tests/benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done

@@ -1,14 +1,16 @@
 """The functions that a notebook starts with."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from qsm_dask import resources
 from qsm_dask.engine import Engine
 from qsm_dask.engine import open_engine as _open_engine
+from qsm_dask.errors import ConfigError, StoreError
 from qsm_dask.pipeline import Pipeline
 from qsm_dask.store import CohortStore
+from qsm_dask.workflow import compile_ahead
 from qsm_dask.workflow import ingest as _ingest
 from qsm_dask.workflow import process as _process
 
@@ -21,6 +23,37 @@ def open_cohort(path: str | Path) -> CohortStore:
     StoreError : there is no cohort at `path`.
     """
     return CohortStore.open(path)
+
+
+@contextmanager
+def new_cohort(path: str | Path) -> Iterator[CohortStore]:
+    """Open a cohort, or make it; what was made is removed if the block fails before it keeps anything there.
+
+    Raises
+    ------
+    ConfigError : the folder holds something else, or cannot be written.
+    """
+    absent: list[Path] = []
+    fresh = False
+    try:
+        store = CohortStore.open(path)
+    except StoreError:
+        fresh = True
+        if "://" not in str(path):
+            folder = Path(path).absolute()
+            absent = [place for place in (folder, *folder.parents) if not place.exists()]
+        try:
+            store = CohortStore.create(path)
+        except StoreError as error:
+            raise ConfigError(str(error)) from error
+    try:
+        yield store
+    except BaseException:
+        if fresh and store.abandon():
+            with suppress(OSError):  # somebody put something there meanwhile
+                for place in absent:
+                    place.rmdir()
+        raise
 
 
 @contextmanager
@@ -56,11 +89,14 @@ def ingest(
     ------
     InputError, ConfigError : the dataset, or an option, cannot be used at all.
     """
-    return _ingest.run(Path(bids), CohortStore.create(cohort), engine, derivatives=derivatives)
+    with new_cohort(cohort) as store:
+        return _ingest.run(Path(bids), store, engine, derivatives=derivatives)
 
 
 def process(cohort: CohortStore, engine: Engine, pipeline: Pipeline | str | Path = "consensus") -> "_process.Summary":
     """Run a pipeline on every ingested scan of a cohort; what is committed is not computed again.
+
+    A machine's first run of a pipeline compiles its kernels before anything else, for about a minute.
 
     Parameters
     ----------
@@ -73,4 +109,5 @@ def process(cohort: CohortStore, engine: Engine, pipeline: Pipeline | str | Path
     ConfigError : the pipeline is wrong, or no scan was ingested.
     """
     chosen = pipeline if isinstance(pipeline, Pipeline) else Pipeline.from_yaml(pipeline)
+    compile_ahead.run(chosen)
     return _process.run(cohort, engine, chosen)

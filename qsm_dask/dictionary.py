@@ -30,7 +30,7 @@ _FIXED = {
     "scan": "the scan: its BIDS entities but echo and part, and its suffix if it is not MEGRE",
     "participant_id": "the participant, as in participants.tsv",
     "session_id": "the session",
-    "state": "done, or what the scan's processing came to: failed, started, pending, skipped",
+    "state": "done, or what the scan's processing came to: failed, pending, skipped",
     "regions": "number of regions with values",
     "participant": "whether participants.tsv has one row for the participant: matched, missing, ambiguous",
     "digest": "digest of the region values that this row was made from",

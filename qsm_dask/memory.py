@@ -54,6 +54,15 @@ def _continued(geometry: Geometry, margin_mm: float, step_mm: float = 0.0) -> in
     return math.prod(math.ceil(n / step) + 2 * math.ceil(margin_mm / (size * step)) for n, size, step in grid)
 
 
+def coil_combination(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
+    """`coils.mcpc3ds` unwraps one volume, or holds two sums of a series, one coil's two echoes and six volumes.
+
+    How many coils there are does not matter. The two volumes in which coils arrive are counted.
+    """
+    del parameters
+    return int(FLOAT * geometry.voxels * max(10.8, 2 * geometry.echoes + 11.8))
+
+
 def offset_removal(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
     """`offset.mcpc3ds` unwraps one volume, before it holds a series without offset."""
     del parameters
@@ -83,19 +92,35 @@ total_variation = volumes(padded=9.0)
 """`inversion.tv` and `inversion.rts` hold three duals, two maps, two spectra and the kernel's half: 7.5 volumes."""
 
 split_field = volumes(3.2, padded=8.6)
-"""`inversion.fansi` holds what `tv` does, with phase, weights and the field's dual in place of the data's spectrum."""
+"""`inversion.fansi` and `l1` hold what `tv` does, with phase, weights and a dual in place of the data's spectrum."""
+
+streak_removal = volumes(padded=12.5)
+"""`inversion.ilsqr` holds the map, three weights, five volumes of the solver with a spectrum, and two half kernels."""
 
 morphology = volumes(2.2, padded=15.6)
 """`inversion.medi` holds three weights of slopes, six spectra of conjugate gradients, three volumes, phase, weights."""
 
+two_sources = volumes(padded=18.0)
+"""`separation.*` holds eight duals, two maps, what two more shall be, four spectra and the kernel's half: 16.5."""
+
 descent = volumes(3.3, padded=3.8)
 """`inversion.ndi` holds phase, weights, the map, a volume, a spectrum and half a kernel."""
+
+
+def primal_dual(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
+    """`inversion.tgv` holds 15 variables and 5 extrapolations on a grid with a border, its data, flags and the map."""
+    del parameters
+    return int(FLOAT * (22.0 * math.prod(n + 2 for n in geometry.shape) + 1.8 * geometry.voxels))
+
 
 whole_brain_reference = volumes(1.1)
 region_reference = volumes(1.4)
 
-boundary_value = volumes(6.6)
+boundary_value = volumes(7.2)
 """`background.lbv` holds five volumes of the solver, three sevenths of three for its coarser grids, and masks."""
+
+inner_sources = volumes(11.5, padded=2.6)
+"""`background.tfi` holds the volumes of two solvers, of the coarser grids and the field, a spectrum and the kernel."""
 
 outer_dipoles = volumes(padded=6.9, margin_mm=pdf.MARGIN_MM)
 """`background.pdf` holds three volumes of the solver, the weights, a field, a spectrum and the kernel's half."""

@@ -13,7 +13,8 @@ from importlib import metadata
 from pathlib import Path
 
 KERNELS = Path(__file__).parent / "kernels"
-_VARIABLE = "NUMBA_CACHE_DIR"
+VARIABLE = "NUMBA_CACHE_DIR"
+"""Numba reads the folder of its cache from this variable of the environment."""
 _PREFIX = "qsm_dask-"
 _LOCAL = frozenset(
     {"apfs", "bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "hfs", "overlay", "tmpfs", "xfs", "zfs"}
@@ -33,14 +34,14 @@ def configure() -> Path:
     -------
     Path : the folder, which exists and which child processes inherit.
     """
-    chosen = os.environ.get(_VARIABLE)
+    chosen = os.environ.get(VARIABLE)
     if chosen:
         parent = Path(chosen)
         folder = (parent.parent if parent.name.startswith(_PREFIX) else parent) / folder_name()
         folder.mkdir(parents=True, exist_ok=True)
     else:
         folder = _private_folder()
-    os.environ[_VARIABLE] = str(folder)
+    os.environ[VARIABLE] = str(folder)
     numba = sys.modules.get("numba")
     if numba is not None:  # it has read the environment already
         numba.config.CACHE_DIR = str(folder)

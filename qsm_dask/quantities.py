@@ -15,12 +15,15 @@ SPACE = ("x", "y", "z")
 
 COORDINATES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "map": ("chi", "r2star"),
+        "map": ("chi", "r2star", "r2prime", "chi_para", "chi_dia"),
         "statistic": ("n", "volume_mm3", "mean", "sd", "median", "mad", "p05", "p25", "p75", "p95"),
         "moment": ("offset", "sd", "n"),
     }
 )
-"""Labels of the dims whose length never varies; `kernels.roi` fills them in this order."""
+"""Labels of the dims whose length never varies; `kernels.roi` fills them in this order.
+
+New maps go to the end: what was stored before has fewer of them.
+"""
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class Quantity:
     meaning : one line for people.
     node : the commit in which it is made (`ingest` for what scanners and other tools deliver).
     stored : whether the commit keeps it; other arrays are kept on request (`keep:`).
+    streamed : whether it comes one volume at a time, from files only: ingest reads it, a store never holds it.
     """
 
     dims: tuple[str, ...]
@@ -41,6 +45,7 @@ class Quantity:
     meaning: str
     node: str
     stored: bool = True
+    streamed: bool = False
 
 
 def _volume(units: str, meaning: str, node: str, *, dtype: str = "float32", stored: bool = True) -> Quantity:
@@ -49,16 +54,24 @@ def _volume(units: str, meaning: str, node: str, *, dtype: str = "float32", stor
 
 _ECHOES = ("echo", *SPACE)
 
+
+def _coils(units: str, meaning: str) -> Quantity:
+    return Quantity(("coil", *_ECHOES), "float32", units, meaning, "ingest", stored=False, streamed=True)
+
+
 QUANTITIES: Mapping[str, Quantity] = MappingProxyType(
     {
         "phase": Quantity(_ECHOES, "float32", "rad", "wrapped phase of each echo", "ingest"),
         "magnitude": Quantity(_ECHOES, "float32", "a.u.", "magnitude of each echo", "ingest"),
+        "coil_phase": _coils("rad", "wrapped phase of each receive coil and echo"),
+        "coil_magnitude": _coils("a.u.", "magnitude of each receive coil and echo"),
         "te": Quantity(("echo",), "float64", "s", "echo times", "ingest"),
         "b0": Quantity((), "float64", "T", "static field strength", "ingest"),
         "b0_dir": Quantity(("axis",), "float64", "1", "unit vector of B0 in array axes", "ingest"),
         "voxel_size": Quantity(("axis",), "float64", "mm", "voxel spacing", "ingest"),
         "affine": Quantity(("row", "column"), "float64", "mm", "voxel index to scanner position", "ingest"),
         "dseg": _volume("1", "label image: region number of each voxel, 0 outside", "ingest", dtype="int32"),
+        "r2": _volume("1/s", "irreversible transverse relaxation rate, of spin echoes", "ingest"),
         "mask": _volume("1", "voxels trusted downstream", "field", dtype="bool"),
         "phase_quality": _volume("1", "reliability of the phase of a voxel, 0 to 1", "field", stored=False),
         "phase_offset": _volume("rad", "phase at echo time zero", "field", stored=False),
@@ -73,6 +86,11 @@ QUANTITIES: Mapping[str, Quantity] = MappingProxyType(
         ),
         "r2star": _volume("1/s", "effective transverse relaxation rate", "maps"),
         "t2star": _volume("s", "effective transverse relaxation time", "maps", stored=False),
+        "r2prime": _volume("1/s", "reversible transverse relaxation rate, R2* - R2", "maps"),
+        "chi_para": _volume("ppm", "susceptibility of paramagnetic sources, not negative", "maps"),
+        "chi_dia": _volume("ppm", "susceptibility of diamagnetic sources, not positive", "maps"),
+        "swi": _volume("a.u.", "susceptibility-weighted image", "maps"),
+        "swi_mip": _volume("a.u.", "minimum intensity projection of the susceptibility-weighted image", "maps"),
         "region_labels": Quantity(
             ("region",), "int64", "1", "label of each row of region_values; 0 is the whole mask", "regions"
         ),
@@ -82,8 +100,14 @@ QUANTITIES: Mapping[str, Quantity] = MappingProxyType(
     }
 )
 
-RAW = ("phase", "magnitude", "te", "b0", "b0_dir", "voxel_size", "affine")
+HEADER = ("te", "b0", "b0_dir", "voxel_size", "affine")
+"""What is read from headers and sidecars: plain values, not arrays of voxels."""
+
+RAW = ("phase", "magnitude", *HEADER)
 """What every usable acquisition delivers."""
+
+BESIDE = ("dseg", "r2")
+"""What no step makes and derivatives may deliver."""
 
 
 def base_name(name: str) -> str:

@@ -44,7 +44,10 @@ def load(kind: str, name: str | Path) -> Mapping[str, Any]:
     if not path.is_file():
         close = get_close_matches(str(name), shipped, 1)
         hint = f"did you mean {close[0]!r}? " if close else ""
-        raise ConfigError(f"{kind}: no file {str(name)!r}; {hint}Shipped are: {', '.join(shipped)}")
+        what = kind.removesuffix("s")
+        raise ConfigError(
+            f"no {what} {str(name)!r}: it is neither a shipped one nor a file; {hint}shipped are: {', '.join(shipped)}"
+        )
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:

@@ -12,7 +12,7 @@ DEFAULT_SUFFIX = "MEGRE"
 
 @dataclass(frozen=True, order=True)
 class ScanKey:
-    """The name of one acquisition: its BIDS entities but `echo` and `part`, and its suffix.
+    """The name of one acquisition: its BIDS entities but `echo`, `part` and `coil`, and its suffix.
 
     `str(key)` is `sub-01_ses-1_run-1`; a suffix other than `MEGRE` is appended
     (`sub-01_T2starw`). Labels are alphanumeric, so a key is safe as a path.
@@ -79,13 +79,11 @@ class Geometry:
     shape : matrix (x, y, z).
     voxel_size : spacing [mm].
     te : echo times [s], ascending.
-    coils : receive channels kept apart (1 when combined).
     """
 
     shape: tuple[int, int, int]
     voxel_size: tuple[float, float, float]
     te: tuple[float, ...]
-    coils: int = 1
 
     @property
     def voxels(self) -> int:
@@ -103,7 +101,6 @@ class Geometry:
             "shape": list(self.shape),
             "voxel_size": list(self.voxel_size),
             "te": list(self.te),
-            "coils": self.coils,
         }
 
     @classmethod
@@ -111,4 +108,4 @@ class Geometry:
         """The inverse of `to_dict`."""
         x, y, z = (int(n) for n in values["shape"])
         dx, dy, dz = (float(v) for v in values["voxel_size"])
-        return cls((x, y, z), (dx, dy, dz), tuple(float(t) for t in values["te"]), int(values.get("coils", 1)))
+        return cls((x, y, z), (dx, dy, dz), tuple(float(t) for t in values["te"]))

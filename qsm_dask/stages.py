@@ -13,36 +13,58 @@ from types import MappingProxyType
 from typing import Any, get_type_hints
 
 from qsm_dask.applies import three_echoes, three_equispaced_echoes, two_echoes
-from qsm_dask.kernels import decay, fieldfit, fieldmap, masking, offsets, reference, relaxometry, roi
+from qsm_dask.kernels import (
+    coils,
+    decay,
+    fieldfit,
+    fieldmap,
+    masking,
+    offsets,
+    reference,
+    relaxometry,
+    roi,
+    separation,
+    weighting,
+)
 from qsm_dask.kernels.background.fitted import ismv, resharp
 from qsm_dask.kernels.background.lbv import lbv
 from qsm_dask.kernels.background.pdf import pdf
 from qsm_dask.kernels.background.smv import sharp, vsharp
+from qsm_dask.kernels.background.tfi import tfi
 from qsm_dask.kernels.bipolar import bipolar
 from qsm_dask.kernels.inversion.direct import tikhonov, tkd, tsvd
 from qsm_dask.kernels.inversion.fansi import fansi
+from qsm_dask.kernels.inversion.ilsqr import ilsqr
+from qsm_dask.kernels.inversion.l1 import l1
 from qsm_dask.kernels.inversion.medi import medi
 from qsm_dask.kernels.inversion.ndi import ndi
 from qsm_dask.kernels.inversion.rts import rts
+from qsm_dask.kernels.inversion.tgv import tgv
 from qsm_dask.kernels.inversion.tv import tv
+from qsm_dask.kernels.inversion.two_pass import two_pass
 from qsm_dask.kernels.unwrap.laplacian import laplacian
 from qsm_dask.kernels.unwrap.romeo import romeo
 from qsm_dask.memory import (
     boundary_value,
+    coil_combination,
     descent,
     division,
     fitted_sphere,
+    inner_sources,
     largest_sphere,
     magnitude_mask,
     mask_erosion,
     morphology,
     offset_removal,
     outer_dipoles,
+    primal_dual,
     readout_removal,
     region_reference,
     spanning_tree,
     split_field,
+    streak_removal,
     total_variation,
+    two_sources,
     volumes,
     whole_brain_reference,
 )
@@ -82,6 +104,10 @@ class Stage:
     cite: str = ""
     version: int = 1
     applies: Applies = always
+
+    def __repr__(self) -> str:
+        """What it makes of what."""
+        return f"Stage({self.kernel.__name__}: {', '.join(self.inputs)} -> {', '.join(self.outputs)})"
 
     @cached_property
     def _signature(self) -> inspect.Signature:
@@ -123,7 +149,9 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
         "mask.phase_quality": Stage(
             masking.phase_quality, ("mask", "phase_quality"), volumes(3.1), "10.1002/mrm.28563"
         ),
+        "mask.field_quality": Stage(masking.field_quality, ("mask",), volumes(2.2), "10.1002/mrm.29048"),
         "mask.erode": Stage(masking.erode, ("mask",), mask_erosion),
+        "coils.mcpc3ds": Stage(coils.mcpc3ds, ("phase", "magnitude"), coil_combination, "10.1002/mrm.26963"),
         "offset.mcpc3ds": Stage(
             offsets.mcpc3ds, ("phase", "phase_offset"), offset_removal, "10.1002/mrm.26963", applies=two_echoes
         ),
@@ -149,20 +177,25 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
             "10.1002/mrm.24272",
             applies=two_echoes,
         ),
-        "background.lbv": Stage(lbv, ("local_field", "mask"), boundary_value, "10.1002/nbm.3064"),
+        "background.lbv": Stage(lbv, ("local_field", "mask"), boundary_value, "10.1002/nbm.3064", version=2),
         "background.pdf": Stage(pdf, ("local_field", "mask"), outer_dipoles, "10.1002/nbm.1670"),
+        "background.tfi": Stage(tfi, ("local_field", "mask"), inner_sources, "10.1002/mrm.26331"),
         "background.sharp": Stage(sharp, ("local_field", "mask"), largest_sphere, "10.1016/j.neuroimage.2010.10.070"),
         "background.resharp": Stage(resharp, ("local_field", "mask"), fitted_sphere, "10.1002/mrm.24765"),
         "background.ismv": Stage(ismv, ("local_field", "mask"), fitted_sphere, "10.1002/mrm.24998"),
         "background.vsharp": Stage(vsharp, ("local_field", "mask"), largest_sphere, "10.1002/mrm.23000"),
-        "inversion.tkd": Stage(tkd, ("chi",), division, "10.1002/mrm.22135"),
-        "inversion.tsvd": Stage(tsvd, ("chi",), division, "10.1002/mrm.22334"),
-        "inversion.tikhonov": Stage(tikhonov, ("chi",), division, "10.1002/mrm.25029"),
-        "inversion.tv": Stage(tv, ("chi",), total_variation, "10.1002/mrm.25029"),
-        "inversion.rts": Stage(rts, ("chi",), total_variation, "10.1016/j.neuroimage.2017.11.018"),
+        "inversion.tkd": Stage(tkd, ("chi",), division, "10.1002/mrm.22135", version=2),
+        "inversion.tsvd": Stage(tsvd, ("chi",), division, "10.1002/mrm.22334", version=2),
+        "inversion.tikhonov": Stage(tikhonov, ("chi",), division, "10.1002/jmri.24365"),
+        "inversion.tv": Stage(tv, ("chi",), total_variation, "10.1002/mrm.25029", version=2),
+        "inversion.rts": Stage(rts, ("chi",), total_variation, "10.1016/j.neuroimage.2017.11.018", version=2),
         "inversion.fansi": Stage(fansi, ("chi",), split_field, "10.1002/mrm.27073"),
+        "inversion.ilsqr": Stage(ilsqr, ("chi",), streak_removal, "10.1016/j.neuroimage.2014.12.043"),
+        "inversion.l1": Stage(l1, ("chi",), split_field, "10.1002/mrm.28957"),
         "inversion.medi": Stage(medi, ("chi",), morphology, "10.1016/j.neuroimage.2011.08.082"),
         "inversion.ndi": Stage(ndi, ("chi",), descent, "10.1002/nbm.4271"),
+        "inversion.tgv": Stage(tgv, ("chi", "mask"), primal_dual, "10.1016/j.neuroimage.2015.02.041"),
+        "inversion.two_pass": Stage(two_pass, ("chi",), volumes(1.35), "10.1002/mrm.29048"),
         "reference.whole_brain": Stage(
             reference.whole_brain, ("chi", "chi_reference"), whole_brain_reference, "10.1002/mrm.30006"
         ),
@@ -174,8 +207,15 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
         "relaxometry.nonlinear": Stage(
             decay.nonlinear, ("r2star",), volumes(1.2), "10.1002/mrm.1910340618", applies=three_echoes
         ),
+        "relaxometry.r2prime": Stage(decay.r2prime, ("r2prime",), volumes(1.35), "10.1016/j.neuroimage.2021.118371"),
         "relaxometry.t2star": Stage(decay.t2star, ("t2star",), volumes(1.1)),
-        "roi.statistics": Stage(roi.statistics, ("region_labels", "region_values"), volumes(3.2)),
+        "separation.r2prime": Stage(
+            separation.r2prime, ("chi_para", "chi_dia"), two_sources, "10.1016/j.neuroimage.2021.118371"
+        ),
+        "separation.r2star": Stage(separation.r2star, ("chi_para", "chi_dia"), two_sources, "10.1111/jon.13014"),
+        "weighting.swi": Stage(weighting.swi, ("swi",), volumes(6.9, series=1), "10.1016/j.neuroimage.2021.118175"),
+        "weighting.mip": Stage(weighting.mip, ("swi_mip",), volumes(1.1), "10.1016/j.neuroimage.2021.118175"),
+        "roi.statistics": Stage(roi.statistics, ("region_labels", "region_values"), volumes(3.2), version=2),
     }
 )
 """Every method, by its name in pipelines and on the command line."""

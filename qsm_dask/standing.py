@@ -14,9 +14,10 @@ import pandas as pd
 
 from qsm_dask.errors import ConfigError
 from qsm_dask.scan import Geometry, ScanKey
-from qsm_dask.store import INGEST_KEY, PIPELINE, CohortStore, Commit
+from qsm_dask.store import INGEST_KEY, CohortStore, Commit
+from qsm_dask.store.documents import PIPELINE, read_json
 
-STATES = ("failed", "started", "pending", "skipped", "done")
+STATES = ("failed", "pending", "skipped", "done")
 """Of a node and of a scan; a scan has the first of them that any of its nodes has."""
 
 
@@ -124,8 +125,8 @@ def standings(cohort: CohortStore, read_pipeline: ReadPipeline) -> Iterator[Stan
     cohort : the store.
     read_pipeline : turns the document `PIPELINE` into a pipeline.
     """
-    document = cohort.read_document(PIPELINE)
-    pipeline = None if document is None else read_pipeline(json.loads(document))
+    source = read_json(cohort, PIPELINE)
+    pipeline = None if source is None else read_pipeline(source)
     index = cohort.index()
     names = [str(name) for name in index.columns]
     records = (dict(zip(names, values, strict=True)) for values in index.itertuples(index=False))

@@ -21,6 +21,25 @@ def test_public_methods_are_documented():
         assert name.startswith("_") or inspect.getdoc(method), name
 
 
+def test_what_a_notebook_shows_of_an_object_is_one_short_line():
+    from qsm_dask.workflow.ingest import Summary as Ingested
+    from qsm_dask.workflow.process import Summary as Processed
+    from qsm_dask.workflow.status import Status
+
+    many = {f"sub-{n}": "its mask is empty" for n in range(1000)}
+    shown = [
+        *map(repr, qd.STAGES.values()),
+        repr(qd.Pipeline.from_yaml("consensus")),
+        repr(Ingested(1, 2, 3, 4, rows=({"scan": "sub-01"},) * 1000)),
+        repr(Processed(done=5, failures=many)),
+        repr(Status([{"state": "done"}] * 1000, [{}] * 1000, [], all_done=True)),
+    ]
+    assert all(len(text) < 400 and "\n" not in text and " at 0x" not in text for text in shown)
+    assert shown[-4].startswith("Pipeline('consensus': mask.magnitude > ")
+    assert "failed=1000, as sub-0: its mask is empty" in shown[-2]
+    assert shown[-1] == "Status(1000 done)"
+
+
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         qd.nonsense  # noqa: B018

@@ -1,11 +1,15 @@
 """The application `qsm-dask`: its commands, and how errors end it."""
 
 import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, NoReturn
 
 import typer
 
-from qsm_dask.cli import cohorts, tools
+from qsm_dask.cli import choices, cohorts, looks, sweeping, tools
 from qsm_dask.cli.console import complain, show_log
+from qsm_dask.cli.stopping import remembering
 from qsm_dask.errors import ConfigError, InputError, QsmError
 
 app = typer.Typer(
@@ -18,21 +22,41 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 
+_STOPPED = 130
+"""The exit code of a program that Ctrl-C ended: 128 and the number of SIGINT."""
+
 _WHOLE, _STEPS, _LOOK, _TRY = "The whole way", "Step by step", "Look at a cohort", "Try and learn"
 
-app.command(rich_help_panel=_WHOLE)(cohorts.run)
-app.command(rich_help_panel=_STEPS)(cohorts.ingest)
-app.command(rich_help_panel=_STEPS)(cohorts.process)
-app.command(rich_help_panel=_STEPS)(cohorts.compare)
-app.command(rich_help_panel=_STEPS)(cohorts.report)
-app.command(rich_help_panel=_STEPS)(cohorts.export)
-app.command(rich_help_panel=_LOOK)(cohorts.status)
-app.command(rich_help_panel=_LOOK)(cohorts.verify)
-app.command(rich_help_panel=_TRY)(tools.demo)
-app.command(rich_help_panel=_TRY)(tools.simulate)
-app.command(rich_help_panel=_TRY)(tools.apply)
-app.command(rich_help_panel=_TRY)(tools.stages)
-app.command(rich_help_panel=_TRY)(tools.pipelines)
+
+class Interrupted(Exception):
+    """Ctrl-C, before the command line's library makes `Aborted!` of it."""
+
+
+def _command(panel: str, function: Callable[..., None]) -> None:
+    @wraps(function)
+    def interruptible(*args: Any, **options: Any) -> None:
+        try:
+            function(*args, **options)
+        except KeyboardInterrupt:
+            raise Interrupted from None
+
+    app.command(rich_help_panel=panel)(interruptible)
+
+
+_command(_WHOLE, cohorts.run)
+_command(_STEPS, cohorts.ingest)
+_command(_STEPS, cohorts.process)
+_command(_STEPS, cohorts.compare)
+_command(_STEPS, cohorts.report)
+_command(_STEPS, cohorts.export)
+_command(_LOOK, looks.status)
+_command(_LOOK, looks.verify)
+_command(_LOOK, sweeping.gc)
+_command(_TRY, tools.demo)
+_command(_TRY, tools.simulate)
+_command(_TRY, tools.apply)
+_command(_TRY, choices.stages)
+_command(_TRY, choices.pipelines)
 
 
 def _version(show: bool) -> None:
@@ -51,16 +75,25 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line; exit 0 when all is well, 1 when scans failed, 2 on wrong usage."""
+    """Run the command line; exit 0 when all is well, 1 when scans failed, 2 on wrong usage, 130 when stopped."""
     show_log()
     try:
-        app()
+        with remembering():
+            app(prog_name="qsm-dask")
     except (ConfigError, InputError) as error:
         complain(str(error))
         sys.exit(2)
-    except QsmError as error:
+    except (QsmError, OSError) as error:  # of a disk that is full, or a file that may not be written
         complain(str(error))
         sys.exit(1)
-    except KeyboardInterrupt:
-        complain("stopped; what is committed is kept: the same command goes on from there")
-        sys.exit(130)
+    except (Interrupted, KeyboardInterrupt):
+        _stopped()
+    except SystemExit as end:
+        if end.code == _STOPPED:  # Ctrl-C before the command itself began
+            _stopped()
+        raise
+
+
+def _stopped() -> NoReturn:
+    complain("stopped; what is done is kept: run the same command again to go on from there")
+    sys.exit(_STOPPED)

@@ -1,19 +1,16 @@
-"""Commands that need no cohort: simulate, apply, demo, and what there is to choose from."""
+"""Commands that need no cohort: simulate, apply and the demonstration."""
 
-import inspect
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from qsm_dask.cli import cohorts
-from qsm_dask.cli.cohorts import Json, Quiet
-from qsm_dask.cli.console import OUT, progress, say, table, write_json
+from qsm_dask.cli import steps
+from qsm_dask.cli.console import OUT, progress, say, table, waiting, write_json
+from qsm_dask.cli.options import ClusterName, Json, Quiet, Selection
 from qsm_dask.errors import ConfigError
 
 if TYPE_CHECKING:
-    from qsm_dask.stages import Stage
     from qsm_dask.workflow.recovery import Recovered
 
 DEMO_SUBJECTS = 4
@@ -21,11 +18,14 @@ DEMO_SUBJECTS = 4
 
 def simulate(
     out: Annotated[
-        Path, typer.Argument(help="Folder of the BIDS dataset to write.", file_okay=False, show_default=False)
+        Path,
+        typer.Argument(metavar="OUT", help="Folder of the BIDS dataset to write.", file_okay=False, show_default=False),
     ],
     subjects: Annotated[int, typer.Option(min=1, help="Number of participants.")] = DEMO_SUBJECTS,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same cohort.")] = 0,
-    shape: Annotated[tuple[int, int, int], typer.Option(help="Matrix; the field of view stays 192x224x160 mm.")] = (
+    shape: Annotated[
+        tuple[int, int, int], typer.Option(metavar="X Y Z", help="Matrix; the field of view stays 192x224x160 mm.")
+    ] = (
         96,
         112,
         80,
@@ -33,16 +33,23 @@ def simulate(
     b0: Annotated[float, typer.Option(min=0.1, help="Field strength in tesla.")] = 3.0,
     oblique: Annotated[bool, typer.Option("--oblique", help="Tilt the slices against B0.")] = False,
     snr: Annotated[float, typer.Option(min=0.1, help="Signal to noise of the first echo.")] = 100.0,
+    coils: Annotated[int, typer.Option(min=0, help="Receive coils kept apart, a file each; 0 combines them.")] = 0,
+    spin_echo: Annotated[
+        bool, typer.Option("--spin-echo", help="Measure R2 by spin echoes too; the maps go to derivatives/spinecho.")
+    ] = False,
     calcified: Annotated[
         bool, typer.Option("--calcification/--no-calcification", help="A strong source in the left ventricle.")
     ] = True,
-    cluster: cohorts.ClusterName = "local",
+    cluster: ClusterName = "local",
     quiet: Quiet = False,
 ) -> None:
-    """Write a BIDS cohort of simulated heads, with the truth under derivatives/truth."""
+    """Write a BIDS cohort of simulated heads, with the truth under derivatives/truth.
+
+    Example: `qsm-dask simulate heads/ --subjects 8 --shape 64 74 54 --b0 7`
+    """
     from qsm_dask.workflow import simulate as workflow
 
-    with cohorts.open_cluster(cluster) as engine, progress("simulate", quiet=quiet) as shown:
+    with steps.open_cluster(cluster, quiet=quiet) as engine, progress("simulate", quiet=quiet) as shown:
         workflow.run(
             out,
             subjects=subjects,
@@ -51,6 +58,8 @@ def simulate(
             b0=b0,
             oblique=oblique,
             snr=snr,
+            coils=coils,
+            spin_echo=spin_echo,
             calcified=calcified,
             engine=engine,
             progress=shown,
@@ -59,88 +68,70 @@ def simulate(
 
 
 def apply(
-    stage: Annotated[str, typer.Argument(help="A stage of `qsm-dask stages`.", show_default=False)],
+    stage: Annotated[str, typer.Argument(metavar="STAGE", help="A stage of `qsm-dask stages`.", show_default=False)],
     inputs: Annotated[
         list[str], typer.Option("--input", "-i", metavar="NAME=FILE", help="The image of a quantity. May be repeated.")
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the outputs.", show_default=False)],
-    b0: Annotated[float | None, typer.Option(help="Field strength in tesla.")] = None,
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", metavar="DIR", help="Folder for the outputs.", file_okay=False, show_default=False),
+    ],
+    b0: Annotated[float | None, typer.Option(metavar="TESLA", help="Field strength in tesla.")] = None,
     b0_dir: Annotated[
         tuple[float, float, float] | None,
         typer.Option(help="Direction of B0 in array axes; from the affine unless given.", metavar="X Y Z"),
     ] = None,
-    te: Annotated[list[float], typer.Option(help="Echo time in seconds; once an echo.")] = [],  # noqa: B006
+    te: Annotated[list[float], typer.Option(metavar="SECONDS", help="Echo time in seconds; once an echo.")] = [],  # noqa: B006
     settings: Annotated[
         list[str], typer.Option("--set", metavar="KEY=VALUE", help="A parameter of the stage. May be repeated.")
     ] = [],  # noqa: B006
+    quiet: Quiet = False,
 ) -> None:
-    """Run one stage on NIfTI files, without a cohort.
+    """Run one stage on NIfTI files, without a cohort: each output becomes DIR/QUANTITY.nii.gz.
 
-    Quantities that the stage does not read are ignored.
+    `qsm-dask stages STAGE` tells what it reads, in which units. Quantities that it does not read are ignored.
 
     Example: `qsm-dask apply inversion.tkd -i local_field=f.nii.gz -i mask=m.nii.gz --set threshold=0.2 -o out`
     """
     from qsm_dask.workflow import apply as workflow
 
-    for path in workflow.run(
-        stage,
-        {name: Path(file) for name, file in _pairs("--input", inputs).items()},
-        out,
-        b0=b0,
-        b0_dir=b0_dir,
-        te=te,
-        parameters=_pairs("--set", settings),
-    ):
+    with waiting(f"{stage} (compiled when it first runs on a machine)", quiet=quiet):
+        written = workflow.run(
+            stage,
+            {name: Path(file) for name, file in _pairs("--input", inputs).items()},
+            out,
+            b0=b0,
+            b0_dir=b0_dir,
+            te=te,
+            parameters=_pairs("--set", settings),
+        )
+    for path in written:
         OUT.print(str(path), highlight=False, markup=False)
 
 
-def stages(as_json: Json = False) -> None:
-    """List every stage: what it reads and writes, parameters with units and defaults, memory and DOI."""
-    from qsm_dask.stages import STAGES
-
-    described = [_describe(name, stage) for name, stage in sorted(STAGES.items())]
-    if as_json:
-        write_json(described)
-        return
-    for one in described:
-        OUT.print(f"[bold]{one['stage']}[/]  {one['summary']}", highlight=False)
-        OUT.print(f"    reads {', '.join(one['reads'])}; writes {', '.join(one['writes'])}", highlight=False)
-        for name, known in one["parameters"].items():
-            OUT.print(f"    {name} = {known['default']}  [dim]{known['units']}[/]", highlight=False)
-        OUT.print(f"    [dim]{one['memory']} volumes at most beside its inputs; {one['doi']}[/]", highlight=False)
-
-
-def pipelines(as_json: Json = False) -> None:
-    """List the pipelines that are shipped, with their steps."""
-    from qsm_dask import resources
-    from qsm_dask.pipeline import Pipeline
-
-    found = [Pipeline.from_yaml(name) for name in resources.names("pipelines")]
-    if as_json:
-        write_json([dict(pipeline.source) for pipeline in found])
-        return
-    for pipeline in found:
-        OUT.print(f"[bold]{pipeline.name}[/]  {pipeline.summary}", highlight=False)
-        steps = " > ".join(" or ".join(step.stage for step in slot) for slot in pipeline.slots)
-        OUT.print(f"    {steps}", highlight=False)
-
-
 def demo(
-    out: Annotated[Path, typer.Argument(help="Folder for the dataset and the cohort.")] = Path("demo-output"),
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="Folder for the dataset and the cohort.", file_okay=False)
+    ] = Path("demo-output"),
     subjects: Annotated[int, typer.Option(min=1, help="Number of participants.")] = DEMO_SUBJECTS,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same cohort.")] = 0,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Simulate a small cohort, run everything on it, and print recovered against true susceptibility."""
+    """Simulate a small cohort, run everything on it, and print recovered against true susceptibility.
+
+    It takes about two minutes; a second time, what is there already is not computed again.
+    """
     from qsm_dask.workflow import recovery
 
     bids, cohort = out / "bids", out / "cohort"
+    truth = bids / "derivatives" / "truth"
     quiet = quiet or as_json
     simulate(bids, subjects=subjects, seed=seed, quiet=quiet)
-    chosen = cohorts.Selection(derivatives=[f"{bids / 'derivatives' / 'truth'}:dseg"])
-    _, summary, page = cohorts.run_all(bids, cohort, chosen, quiet=quiet)
-    found = recovery.run(cohorts.open_store(cohort), bids / "derivatives" / "truth")
+    chosen = Selection(derivatives=[f"{truth}:dseg"])
+    _, summary, page = steps.run_all(bids, cohort, chosen, "consensus", "local", quiet=quiet)
+    with waiting("comparing with the truth", quiet=quiet):
+        found = recovery.run(steps.open_store(cohort), truth)
     rows = _per_region(found)
     if as_json:
         write_json(rows)
@@ -188,44 +179,12 @@ def _rounded(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _pairs(option: str, items: list[str]) -> dict[str, str]:
-    pairs = {}
+    pairs: dict[str, str] = {}
     for item in items:
         name, equals, value = item.partition("=")
         if not equals or not name or not value:
             raise ConfigError(f"{option} {item}: expected NAME=VALUE")
+        if name in pairs:
+            raise ConfigError(f"{option} {item}: {name} is given twice")
         pairs[name] = value
     return pairs
-
-
-class _Unit(Enum):
-    """Units that the name of a parameter carries."""
-
-    PPM_MM = ("_ppm_mm", "ppm mm")
-    MM = ("_mm", "mm")
-    PER_S = ("_per_s", "1/s")
-    S = ("_s", "s")
-    PPM = ("_ppm", "ppm")
-
-
-def _describe(name: str, stage: "Stage") -> dict[str, Any]:
-    from qsm_dask.scan import Geometry
-
-    geometry = Geometry((192, 224, 160), (1.0, 1.0, 1.0), (0.005, 0.010, 0.015, 0.020))
-    volumes = stage.memory(geometry, stage.parameters) / (4 * geometry.voxels)
-    return {
-        "stage": name,
-        "summary": stage.summary,
-        "reads": [f"{one} (optional)" if one in stage.optional else one for one in stage.inputs],
-        "writes": list(stage.outputs),
-        "parameters": {
-            one: {"default": "required" if default is inspect.Parameter.empty else default, "units": _units(one)}
-            for one, default in stage.parameters.items()
-        },
-        "memory": round(volumes, 1),
-        "doi": stage.cite or "no citation",
-        "version": stage.version,
-    }
-
-
-def _units(parameter: str) -> str:
-    return next((unit.value[1] for unit in _Unit if parameter.endswith(unit.value[0])), "")

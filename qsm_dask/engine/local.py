@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -58,25 +59,51 @@ def local_engine(workers: int, memory: int, limit: int, threads: int, scratch: s
     folder = tempfile.mkdtemp(prefix="qsm-dask-", dir=scratch)
     try:
         with _environment(threads), _quiet(), dask.config.set(_SETTINGS):
-            cluster = LocalCluster(
-                n_workers=workers,
-                threads_per_worker=1,
-                processes=True,
-                memory_limit=memory,
-                host=_LOOPBACK,
-                dashboard_address=f"{_LOOPBACK}:0",
-                worker_dashboard_address=f"{_LOOPBACK}:0",
-                local_directory=folder,
-                preload=["qsm_dask.engine.preload"],
-                silence_logs=logging.ERROR,
-            )
+            held = _Signals()
+            with held:
+                cluster = LocalCluster(
+                    n_workers=workers,
+                    threads_per_worker=1,
+                    processes=True,
+                    memory_limit=memory,
+                    host=_LOOPBACK,
+                    dashboard_address=f"{_LOOPBACK}:0",
+                    worker_dashboard_address=f"{_LOOPBACK}:0",
+                    local_directory=folder,
+                    preload=["qsm_dask.engine.preload"],
+                    silence_logs=logging.ERROR,
+                )
             try:
+                held.deliver()
                 with Client(cluster) as client:
                     yield DaskEngine(client, slots=workers, limit=limit, threads=threads)
             finally:
                 _stop(cluster)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+class _Signals:
+    """Holds back Ctrl-C and SIGTERM in a `with` block: half a cluster takes a minute to end, a whole one a second."""
+
+    def __init__(self) -> None:
+        self.mine = threading.current_thread() is threading.main_thread()
+        self.came: list[int] = []
+        self.handlers: dict[int, Any] = {}
+
+    def __enter__(self) -> None:
+        if self.mine:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self.handlers[number] = signal.signal(number, lambda came, _frame: self.came.append(came))
+
+    def __exit__(self, *_error: object) -> None:
+        for number, handler in self.handlers.items():
+            signal.signal(number, handler)
+
+    def deliver(self) -> None:
+        """Let the signals that came have their effect now."""
+        for number in self.came:
+            signal.raise_signal(number)
 
 
 def _stop(cluster: Any) -> None:

@@ -5,10 +5,11 @@ from typing import Literal
 from qsm_dask.engine.base import gibibytes
 from qsm_dask.engine.resources import Machine
 from qsm_dask.errors import ConfigError
+from qsm_dask.kernels.fourier import CACHE_BYTES
 
 AUTO: Literal["auto"] = "auto"
-BASELINE = 350 * 2**20
-"""What a worker process takes before its first scan: Python, NumPy, SciPy, Numba, Zarr, dask [bytes]."""
+BASELINE = 350 * 2**20 + CACHE_BYTES
+"""What a worker process takes beside its scan: Python, NumPy, SciPy, Numba, Zarr, dask, and kept spectra [bytes]."""
 HEADROOM = 1.3
 """A worker has so many times the memory that its task and itself are projected to need."""
 LEAST_WORKER = 2 * 2**30

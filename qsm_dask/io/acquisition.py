@@ -32,12 +32,14 @@ class Image:
     part : `mag`, `phase`, `real` or `imag`.
     echo : its `echo-` entity; the order of echoes comes from EchoTime.
     sidecars : the JSON files that apply, the most general first.
+    coil : its `coil-` entity; None where coils are combined, or the axis of one file.
     """
 
     file: FileRef
     part: str
     echo: int | None
     sidecars: tuple[FileRef, ...]
+    coil: str | None = None
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,11 @@ class Acquisition:
     def has(self, *parts: str) -> bool:
         """Whether there is an image of each of these parts."""
         return {image.part for image in self.images} >= set(parts)
+
+    @cached_property
+    def coils(self) -> tuple[str | None, ...]:
+        """The receive coils that have files of their own, by number; one None where there are none."""
+        return tuple(sorted({image.coil for image in self.images}, key=lambda coil: (len(coil or ""), coil or "")))
 
     @cached_property
     def files(self) -> tuple[FileRef, ...]:

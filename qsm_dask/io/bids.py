@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,11 @@ import pandas as pd
 from qsm_dask.errors import InputError
 from qsm_dask.io.acquisition import Acquisition, FileRef, Image
 from qsm_dask.io.filters import Filters
-from qsm_dask.io.names import PARTS, RAW_SUFFIXES, Name, canonical
+from qsm_dask.io.names import PARTS, RAW_SUFFIXES, WITHIN, Name, canonical
+from qsm_dask.io.tables import read_tsv
 from qsm_dask.io.tree import Entry, Folder, Found, subjects, walk
 from qsm_dask.scan import ScanKey
+from qsm_dask.wording import some
 
 _Group = tuple[tuple[tuple[str, str], ...], str]
 
@@ -40,8 +41,8 @@ def index(
 ) -> Index:
     """Find the multi-echo and single-echo gradient-echo acquisitions of a BIDS dataset.
 
-    `sub-*/[ses-*/]anat/*_{MEGRE,T2starw}.nii[.gz]` are grouped by every entity but `echo`
-    and `part`, and by suffix. Only names are looked at: no file is opened.
+    `sub-*/[ses-*/]anat/*_{MEGRE,T2starw}.nii[.gz]` are grouped by every entity but `echo`,
+    `part` and `coil`, and by suffix. Only names are looked at: no file is opened.
 
     Parameters
     ----------
@@ -92,7 +93,7 @@ def _chosen_subjects(root: Path, participants: Sequence[str]) -> tuple[str, ...]
     wanted = sorted({f"sub-{label.removeprefix('sub-')}" for label in participants})
     absent = [name for name in wanted if name not in set(present)]
     if absent:
-        raise InputError(f"{root}: no participant {', '.join(absent)}; there are {_some(present)}")
+        raise InputError(f"{root}: no participant {', '.join(absent)}; there are {some(present)}")
     return tuple(wanted)
 
 
@@ -106,39 +107,40 @@ def _check_sessions(root: Path, names: Iterable[str], wanted: Sequence[str]) -> 
         raise InputError(f"{root}: no participant chosen has the session {', '.join(sorted(missing))}")
 
 
-def _some(names: Sequence[str], limit: int = 8) -> str:
-    shown = ", ".join(names[:limit])
-    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
-
-
 def _nothing(root: Path, seen: int, filtered: bool, strange: Sequence[str]) -> str:
     if seen and filtered:
         return f"{root}: the filter file keeps none of the {seen} images found; check its entities and labels"
     looked = "sub-*/[ses-*/]anat/*_{MEGRE,T2starw}.nii[.gz]"
-    hint = f"; not understood: {_some(strange, 3)}" if strange else ""
+    hint = f"; not understood: {some(strange, 3)}" if strange else ""
     return f"{root}: no gradient-echo images among the participants and sessions chosen (looked for {looked}){hint}"
 
 
 def _key(name: Name) -> ScanKey:
-    return ScanKey(name.without("echo", "part"), name.suffix)
+    return ScanKey(name.without(*WITHIN), name.suffix)
 
 
 def _group(name: Name) -> _Group:
-    return tuple((e, canonical(e, label)) for e, label in name.without("echo", "part")), name.suffix
+    return tuple((e, canonical(e, label)) for e, label in name.without(*WITHIN)), name.suffix
 
 
 def _note_orphans(folder: Folder, orphans: dict[_Group, list[str]]) -> None:
-    """Note sidecars that name an echo and a part and stand alone: their image went missing."""
+    """Note sidecars that name an echo and a part and apply to no image here: their image went missing."""
     stems = {_stem(entry) for entry in folder.images}
     for (_, extension, _), entries in folder.sidecars.items():
         for entry in entries:
             exact = extension == ".json" and entry.name.get("echo") and entry.name.get("part")
-            if exact and _stem(entry) not in stems:
+            if exact and _stem(entry) not in stems and not any(_applies(entry, image) for image in folder.images):
                 orphans.setdefault(_group(entry.name), []).append(entry.relative)
 
 
 def _stem(entry: Entry) -> str:
     return entry.relative.removesuffix(entry.name.extension)
+
+
+def _applies(sidecar: Entry, image: Entry) -> bool:
+    """Whether a sidecar beside an image is one for it, or for several as it."""
+    same = sidecar.name.suffix == image.name.suffix
+    return same and all(image.name.get(entity) == label for entity, label in sidecar.name.entities)
 
 
 def _acquisition(root: Path, members: list[tuple[ScanKey, Found]], orphans: list[str], filters: Filters) -> Acquisition:
@@ -152,6 +154,8 @@ def _acquisition(root: Path, members: list[tuple[ScanKey, Found]], orphans: list
         and not filters.restricts(key.suffix, "echo")
     ):
         problem = _missing_echo(acquisition, orphans)
+    if problem is None and acquisition.coils != (None,) and not filters.restricts(key.suffix, "coil"):
+        problem = _missing_coil(acquisition)
     return replace(acquisition, problem=problem)
 
 
@@ -163,6 +167,7 @@ def _image(root: Path, found: Found) -> Image:
         name.get("part") or "mag",
         int(echo) if echo is not None and echo.isdecimal() else None,
         tuple(FileRef(e.relative, str(root / e.relative)) for e in found.metadata_files()),
+        None if name.get("coil") is None else canonical("coil", name.labels["coil"]),
     )
 
 
@@ -179,11 +184,12 @@ def _misplaced(members: list[tuple[ScanKey, Found]]) -> str | None:
 
 
 def _claimed_twice(acquisition: Acquisition) -> str | None:
-    taken: dict[tuple[str, int | None], Image] = {}
+    taken: dict[tuple[str, int | None, str | None], Image] = {}
     for image in acquisition.images:
-        other = taken.setdefault((image.part, image.echo), image)
+        other = taken.setdefault((image.part, image.echo, image.coil), image)
         if other is not image:
             what = f"part-{image.part}" + (f" of echo-{image.echo}" if image.echo else "")
+            what += f" of coil-{image.coil}" if image.coil else ""
             return f"two files claim {what}: {other.file.label} and {image.file.label}; remove or rename one"
     return None
 
@@ -197,6 +203,29 @@ def _missing_echo(acquisition: Acquisition, orphans: Sequence[str]) -> str | Non
         names = ", ".join(f"echo-{n}" for n in gaps)
         remedy = "restore it, or renumber the echoes if it was left out on purpose"
         return f"missing echo: {names} of {numbers[-1]} is absent; {remedy}"
+    return None
+
+
+def _missing_coil(acquisition: Acquisition) -> str | None:
+    """Why the images do not come from the same coils, numbered without a gap."""
+    remedy = "restore it, or renumber the coils if it was left out on purpose"
+    if None in acquisition.coils:
+        return (
+            "combined images (without coil-) and images of single coils claim one scan; tell them apart by rec-, "
+            "or remove one"
+        )
+    present: dict[tuple[str, int | None], set[str | None]] = {}
+    for image in acquisition.images:
+        present.setdefault((image.part, image.echo), set()).add(image.coil)
+    for (part, echo), coils in present.items():
+        for coil in acquisition.coils:
+            if coil not in coils:
+                of_echo = f" of echo-{echo}" if echo else ""
+                return f"missing coil: coil-{coil} has no part-{part} image{of_echo}; {remedy}"
+    numbers = [int(coil) for coil in acquisition.coils if coil is not None and coil.isdecimal()]
+    gaps = sorted(set(range(min(1, *numbers), max(numbers) + 1)) - set(numbers)) if numbers else []
+    if gaps:
+        return f"missing coil: {', '.join(f'coil-{n}' for n in gaps)} of {max(numbers)} is absent; {remedy}"
     return None
 
 
@@ -223,7 +252,8 @@ def participants(root: Path) -> pd.DataFrame | None:
     """The dataset's `participants.tsv`, or None where it is absent.
 
     `participant_id` is text beginning with `sub-`; other columns are numbers where every
-    value is one; `n/a` is missing.
+    value is one, and text where one is not or begins with a zero, as the site `01` does;
+    `n/a` is missing, and nothing else that could be a name.
 
     Raises
     ------
@@ -233,12 +263,21 @@ def participants(root: Path) -> pd.DataFrame | None:
     if not path.is_file():
         return None
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        table = pd.read_csv(StringIO(text), sep="\t", na_values=["n/a"], dtype={"participant_id": str})
+        table = read_tsv(path.read_bytes())
     except (ValueError, OSError) as error:
         raise InputError(f"{path}: cannot be read as a tab-separated table: {error}") from error
     if "participant_id" not in table.columns:
         raise InputError(f"{path}: has no column participant_id (columns are separated by tabs)")
+    for name in table.columns.drop("participant_id"):
+        table[name] = _numbers(table[name])
     identifiers = table["participant_id"].fillna("").str.strip()
     table["participant_id"] = identifiers.where(identifiers.str.startswith("sub-"), "sub-" + identifiers)
     return table
+
+
+def _numbers(column: "pd.Series[str]") -> "pd.Series[Any]":
+    """A column of text as numbers, if that loses nothing."""
+    found = column.dropna().str.strip()
+    if found.str.match(r"[+-]?0\d").any() or pd.to_numeric(found, errors="coerce").isna().any():
+        return column
+    return pd.to_numeric(column)

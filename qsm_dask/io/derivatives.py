@@ -14,7 +14,14 @@ from qsm_dask.io.tree import Found, walk
 from qsm_dask.scan import ScanKey
 
 DEFAULT = ("dseg", "mask")
-_SUFFIXES: Mapping[str, str] = {"dseg": "dseg", "mask": "mask", "Chimap": "chi", "fieldmap": "local_field"}
+_SUFFIXES: Mapping[str, str] = {
+    "dseg": "dseg",
+    "mask": "mask",
+    "Chimap": "chi",
+    "fieldmap": "local_field",
+    "R2map": "r2",
+    "T2map": "r2",
+}
 _ITEM = re.compile(r"^([a-z_0-9]+)(?:=([^,:]+))?$")
 _SEPARATED = ("paramagnetic", "diamagnetic")
 
@@ -122,8 +129,9 @@ def attach(
             mine = candidates.get(acquisition.key.subject, [])
             attached, quantities = _attach(acquisition, source, mine)
             matched |= quantities
-            given.append(attached)
-        found = tuple(given)
+            given.append((attached, quantities))
+        expected = [name for name in source.quantities if source.named or name in matched]
+        found = tuple(_note_absent(one, source, [q for q in expected if q not in has]) for one, has in given)
         missing = set(source.quantities) - matched
         if missing and (source.named or not matched):
             looked = ", ".join(f"*_{suffix}.nii[.gz]" for suffix, name in _SUFFIXES.items() if name in missing)
@@ -187,14 +195,12 @@ def _attach(
             if candidate.quantity == quantity and (rank := _rank(acquisition.key, candidate)) is not None
         ]
         if not ranked:
-            if source.named:
-                acquisition = _note(acquisition, f"no {quantity} in {source.prefix} belongs to this scan")
             continue
         matched.add(quantity)
         best = min(rank for rank, _ in ranked)
         chosen = [candidate.map for rank, candidate in ranked if rank == best]
         if any(item.quantity == quantity for item in acquisition.maps):
-            acquisition = _note(acquisition, f"{quantity} of {source.prefix} left aside: a folder named before has it")
+            acquisition = _note(acquisition, f"{quantity} of {source.prefix} left aside (a folder named before has it)")
         elif len(chosen) > 1:
             files = " and ".join(item.file.label for item in chosen[:2])
             problem = f"two files claim {quantity}: {files}; choose one with a filter file"
@@ -202,6 +208,12 @@ def _attach(
         else:
             acquisition = replace(acquisition, maps=(*acquisition.maps, chosen[0]))
     return acquisition, matched
+
+
+def _note_absent(acquisition: Acquisition, source: Derivatives, absent: Sequence[str]) -> Acquisition:
+    for quantity in absent:
+        acquisition = _note(acquisition, f"no {quantity} in {source.prefix}")
+    return acquisition
 
 
 def _note(acquisition: Acquisition, note: str) -> Acquisition:
@@ -222,4 +234,6 @@ def _rank(key: ScanKey, candidate: _Candidate) -> _Rank | None:
     described = name.get("desc")
     brain = candidate.quantity == "mask" and described == "brain"
     extra = sum(entity in DERIVED for entity, _ in name.entities)
-    return (int(name.get("space") is not None), -shared, 0 if brain else 1 if described is None else 2, extra)
+    inverse = int(name.suffix == "T2map")  # where a folder has both, one is made of the other
+    kind = 0 if brain else 1 if described is None else 2
+    return (int(name.get("space") is not None), -shared, kind, extra, inverse)

@@ -19,7 +19,7 @@ def write_bytes(path: str | Path, content: bytes) -> None:
     partial.replace(path)
 
 
-def json_bytes(content: Mapping[str, Any]) -> bytes:
+def json_bytes(content: Mapping[str, Any] | Sequence[Any]) -> bytes:
     """JSON for people: indented, order kept, NaN refused.
 
     Raises

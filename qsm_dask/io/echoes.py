@@ -50,6 +50,11 @@ class Series:
         return next(iter(self.parts.values()))[0].header
 
     @property
+    def files(self) -> dict[str, list[str]]:
+        """Labels of the images of each part."""
+        return {part: [source.image.file.label for source in sources] for part, sources in self.parts.items()}
+
+    @property
     def metadata(self) -> dict[str, Mapping[str, Any]]:
         """Resolved sidecar values by file."""
         return {source.image.file.label: source.metadata for part in self.parts.values() for source in part}
@@ -105,13 +110,13 @@ def open_series(
     warnings = []
     if chosen[0] == "mag" and (acquisition.has("real") or acquisition.has("imag")):
         warnings.append("magnitude and phase are there: the real and imaginary images were left aside")
-    if not parts[chosen[0]][0].header.oriented:
-        warnings.append("the header states no orientation (sform and qform codes are 0): B0 taken along the third axis")
+    if doubt := parts[chosen[0]][0].header.doubt:
+        warnings.append(doubt)
     return Series(te, parts, tuple(warnings))
 
 
 def _open(image: Image, metadata: Mapping[str, Mapping[str, Any]]) -> Source:
-    header = read_header(image.file.path, image.file.label)
+    header = read_header(image.file.path, image.file.label, coils=True)
     values = metadata[image.file.label]
     return Source(image, header, values, echo_times(values, header.volumes, image.file.label))
 

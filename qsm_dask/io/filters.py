@@ -9,7 +9,7 @@ from typing import Any
 from qsm_dask.errors import ConfigError
 from qsm_dask.io.names import LONG_NAMES, ORDER, RAW_SUFFIXES, Name, canonical
 
-QUERIES = (*(suffix.lower() for suffix in RAW_SUFFIXES), "dseg", "mask", "chi", "local_field")
+QUERIES = (*(suffix.lower() for suffix in RAW_SUFFIXES), "dseg", "mask", "chi", "local_field", "r2")
 _SPECIAL = ("suffix", "extension", "datatype")
 _NONE, _ANY = ("Query.NONE", None), ("Query.ANY", "*")
 
@@ -19,7 +19,7 @@ class Filters:
     """The content of a filter file, as fMRIPrep users know it.
 
     A JSON object with one entry a kind of file (`megre`, `t2starw`, `dseg`, `mask`, `chi`,
-    `local_field`), each an object of entities, by short or long name, with the labels that
+    `local_field`, `r2`), each an object of entities, by short or long name, with the labels that
     may enter: one label, a list of labels, `null` (the entity must be absent) or `"*"` (it
     must be present). An entity that is not named may have any label.
     """

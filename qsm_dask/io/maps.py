@@ -16,13 +16,21 @@ from numpy.typing import NDArray
 from qsm_dask.errors import InputError
 from qsm_dask.io.acquisition import FileRef, Map
 from qsm_dask.io.nifti import Header, read_header, read_into, same_grid
-from qsm_dask.units import hz_per_ppm
+from qsm_dask.units import hz_to_ppm, tesla_to_ppm
+from qsm_dask.wording import some
 
 UNITS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"dseg": (), "mask": (), "chi": ("ppm", "ppb"), "local_field": ("ppm", "Hz", "rad/s", "T")}
+    {
+        "dseg": (),
+        "mask": (),
+        "chi": ("ppm", "ppb"),
+        "local_field": ("ppm", "Hz", "rad/s", "T"),
+        "r2": ("1/s", "s", "ms"),
+    }
 )
 """Quantities that may be ingested, with the units in which they may come (none: a number is a number)."""
 
+_TIMES = ("s", "ms")
 _EXACT_IN_FLOAT32 = 2**24
 
 
@@ -67,7 +75,9 @@ def read_map(item: Map, metadata: Mapping[str, Any], grid: Header, b0: float) ->
     if item.quantity == "mask":
         return MapReading(_to_mask(label, values), source, {}, ())
     units = check_units(item, metadata.get("Units"))
-    factor = _to_ppm(units, b0)
+    factor = _factor(units, b0)
+    if units in _TIMES:
+        np.divide(np.float32(1.0), values, out=values, where=values > 0)  # where there is no T2 there is no R2
     if factor != 1.0:
         np.multiply(values, np.float32(factor), out=values)
     return MapReading(values, {**source, "units": units}, {}, ())
@@ -95,13 +105,17 @@ def check_units(item: Map, stated: object) -> str:
     return found or str(item.units)
 
 
-def _to_ppm(units: str, b0: float) -> float:
+def _factor(units: str, b0: float) -> float:
+    """What takes a map to ppm or 1/s; times are inverted first."""
     return {
+        "1/s": 1.0,
+        "s": 1.0,
+        "ms": 1e3,
         "ppm": 1.0,
         "ppb": 1e-3,
-        "Hz": 1 / hz_per_ppm(b0),
-        "rad/s": 1 / (2 * math.pi * hz_per_ppm(b0)),
-        "T": 1e6 / b0,
+        "Hz": hz_to_ppm(1.0, b0),
+        "rad/s": hz_to_ppm(1.0 / (2 * math.pi), b0),
+        "T": tesla_to_ppm(1.0, b0),
     }[units]
 
 
@@ -133,8 +147,7 @@ def _read_labels(item: Map, values: NDArray[np.float32], source: dict[str, Any])
         source["files"] = [label, item.table.label]
         nameless = [str(n) for n in present if n not in names]
         if nameless:
-            listed = ", ".join(nameless[:8]) + (" …" if len(nameless) > 8 else "")
-            warnings.append(f"{item.table.label}: has no name for label {listed}; named label_<number>")
+            warnings.append(f"{item.table.label}: has no name for label {some(nameless)}; named label_<number>")
     labels = {**{n: f"label_{n}" for n in present}, **names}
     return MapReading(array, source, dict(sorted(labels.items())), tuple(warnings))
 

@@ -23,8 +23,11 @@ ORDER = (
 DERIVED = frozenset(("hemi", "space", "atlas", "seg", "scale", "res", "den", "label", "desc"))
 """Entities that say what was made of a scan, not which scan it was."""
 
-NUMBERED = frozenset(("run", "echo"))
+NUMBERED = frozenset(("run", "echo", "coil"))
 """Entities whose labels are numbers: `run-1` and `run-01` are the same run."""
+
+WITHIN = ("echo", "part", "coil")
+"""Entities that tell the images of one scan apart; every other one is part of its key."""
 
 LONG_NAMES: Mapping[str, str] = MappingProxyType(
     {

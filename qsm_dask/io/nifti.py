@@ -6,10 +6,11 @@ in C order. Scaled integers become float32 volume by volume, without a float64 c
 
 import gzip
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import repeat
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -35,24 +36,26 @@ class Header:
     label : the name under which messages speak of it.
     path : where it lies.
     shape : matrix (x, y, z).
-    volumes : number of volumes (echoes).
+    volumes : number of volumes (echoes) of each coil.
+    coils : number of receive coils kept apart, the fifth dimension.
     affine : voxel index to scanner position [mm].
     dtype : as stored.
     slope, inter : stored values times slope plus inter are the values meant.
     offset : bytes before the voxels.
-    oriented : whether the header states an orientation at all.
+    doubt : why its affine may not tell how the image lay in the scanner; empty where it does.
     """
 
     label: str
     path: Path
     shape: tuple[int, int, int]
     volumes: int
+    coils: int
     affine: NDArray[np.float64]
     dtype: np.dtype[Any]
     slope: float
     inter: float
     offset: int
-    oriented: bool
+    doubt: str
 
     @property
     def voxels(self) -> int:
@@ -119,8 +122,8 @@ def same_grid(one: Header, other: Header) -> str | None:
     return None
 
 
-def read_header(path: str | Path, label: str | None = None) -> Header:
-    """Read the header of a NIfTI file of three or four dimensions.
+def read_header(path: str | Path, label: str | None = None, *, coils: bool = False) -> Header:
+    """Read the header of a NIfTI file of three or four dimensions, or of five where coils may be kept apart.
 
     Raises
     ------
@@ -138,25 +141,44 @@ def read_header(path: str | Path, label: str | None = None) -> Header:
     except (OSError, EOFError, zlib.error, ValueError) as error:
         raise InputError(f"{name}: cannot be read, truncated or damaged: {error}") from error
     shape, dtype = tuple(int(n) for n in image.shape), np.dtype(image.header.get_data_dtype())
-    if len(shape) < 3 or any(n != 1 for n in shape[4:]) or 0 in shape:
-        raise InputError(f"{name}: has the shape {shape}; three dimensions are wanted, or four with echoes last")
+    if len(shape) < 3 or any(n != 1 for n in shape[5 if coils else 4 :]) or 0 in shape:
+        more = ", five with receive coils after echoes" if coils else ""
+        raise InputError(f"{name}: has the shape {shape}; three dimensions are wanted, or four with echoes last{more}")
     if dtype.kind not in "iuf":
         raise InputError(f"{name}: holds {dtype} values; store real ones (part-mag and part-phase)")
-    sform, qform = int(image.header["sform_code"]), int(image.header["qform_code"])
-    # A standard-space sform on a raw image does not tell how the head lay in the field.
-    affine = image.get_qform() if sform not in _SCANNER_CODES and qform in _SCANNER_CODES else image.affine
+    affine, doubt = _orientation(image)
     return Header(
         label=name,
         path=path,
         shape=(shape[0], shape[1], shape[2]),
         volumes=shape[3] if len(shape) > 3 else 1,
+        coils=shape[4] if len(shape) > 4 else 1,
         affine=np.asarray(affine, dtype=np.float64),
         dtype=dtype,
         slope=float(stored.slope),
         inter=float(stored.inter),
         offset=int(stored.offset),
-        oriented=bool(sform or qform),
+        doubt=doubt,
     )
+
+
+def _orientation(image: Any) -> tuple[NDArray[np.float64], str]:
+    """The affine that tells how the image lay in the scanner, and why that may be in doubt.
+
+    An sform in a standard space (codes 3 to 5) tells where the head lies in an atlas, not how it lay in B0.
+    """
+    sform, qform = int(image.header["sform_code"]), int(image.header["qform_code"])
+    if sform in _SCANNER_CODES:
+        return image.affine, ""
+    if qform in _SCANNER_CODES:
+        aside = f"the sform is in a standard space (code {sform}) and was left aside: B0 taken from the qform"
+        return image.get_qform(), aside if sform else ""
+    if sform or qform:
+        return image.affine, (
+            f"the header states an orientation in a standard space only (sform code {sform}, qform code {qform}): "
+            "B0 taken along its third axis, which is wrong if the head was rotated into that space"
+        )
+    return image.affine, "the header states no orientation (sform and qform codes are 0): B0 taken along the third axis"
 
 
 def read_into(header: Header, out: Sequence[NDArray[np.float32]] | NDArray[np.float32]) -> None:
@@ -166,21 +188,20 @@ def read_into(header: Header, out: Sequence[NDArray[np.float32]] | NDArray[np.fl
     ------
     InputError : the file is truncated or damaged, or holds NaN or infinite values.
     """
-    for target, raw in zip(out, _raw_volumes(header), strict=True):
-        stored = raw.reshape(header.shape[::-1]).T
-        with np.errstate(over="ignore", invalid="ignore"):
-            if header.slope == 1.0:
-                np.copyto(target, stored, casting="unsafe")
-            else:
-                np.multiply(stored, np.float32(header.slope), out=target, dtype=np.float32, casting="unsafe")
-            if header.inter:
-                np.add(target, np.float32(header.inter), out=target)
-            finite = np.isfinite(target.min()) and np.isfinite(target.max())
-        if not finite:
-            broken = int(np.count_nonzero(~np.isfinite(target)))
-            raise InputError(
-                f"{header.label}: {broken} voxels are NaN or infinite; set them to 0, or reconvert the scan"
-            )
+    for _ in _read(header, range(header.volumes * header.coils), out):
+        pass
+
+
+def stream(header: Header, numbers: Iterable[int], out: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+    """Yield the volumes of these numbers, ascending from 0, all in the array `out`: use one before the next.
+
+    Echoes run faster than coils. The file is open until the last of them was taken.
+
+    Raises
+    ------
+    InputError : see `read_into`.
+    """
+    return _read(header, numbers, repeat(out))
 
 
 def read_volume(path: str | Path, label: str | None = None) -> NDArray[np.float32]:
@@ -238,22 +259,42 @@ def _fault(path: Path) -> str:
     return "truncated or damaged: its header is not whole; copy or convert the file again"
 
 
-def _raw_volumes(header: Header) -> Iterator[NDArray[Any]]:
-    """Yield each volume as stored, all in the same buffer: use one before asking for the next."""
-    size = header.voxels * header.dtype.itemsize
-    buffer = bytearray(size)
+def _read(
+    header: Header, numbers: Iterable[int], targets: Iterable[NDArray[np.float32]]
+) -> Iterator[NDArray[np.float32]]:
+    """Read volumes into the arrays given for them; nothing as stored is held between two of them."""
+    size, total, number = header.voxels * header.dtype.itemsize, header.volumes * header.coils, -1
     with _open(header.path, header.label) as file:
-        file.seek(header.offset)
-        for number in range(1, header.volumes + 1):
+        for number, target in zip(numbers, targets, strict=False):
+            file.seek(header.offset + number * size)
+            buffer = bytearray(size)
             got = _fill(file, memoryview(buffer))
             if got < size:
                 raise InputError(
-                    f"{header.label}: truncated: volume {number} of {header.volumes} ends after {got} of {size} "
+                    f"{header.label}: truncated: volume {number + 1} of {total} ends after {got} of {size} "
                     "bytes; copy or convert the file again"
                 )
-            yield np.frombuffer(buffer, dtype=header.dtype)
-        while file.read(_PIECE):  # a compressed file tells damage at its very end only
+            _scale(header, np.frombuffer(buffer, dtype=header.dtype), target)
+            del buffer
+            yield target
+        while number == total - 1 and file.read(_PIECE):  # a compressed file tells damage at its very end only
             pass
+
+
+def _scale(header: Header, raw: NDArray[Any], target: NDArray[np.float32]) -> None:
+    """Turn stored values into the values meant, and refuse what is no number."""
+    stored = raw.reshape(header.shape[::-1]).T
+    with np.errstate(over="ignore", invalid="ignore"):
+        if header.slope == 1.0:
+            np.copyto(target, stored, casting="unsafe")
+        else:
+            np.multiply(stored, np.float32(header.slope), out=target, dtype=np.float32, casting="unsafe")
+        if header.inter:
+            np.add(target, np.float32(header.inter), out=target)
+        finite = np.isfinite(target.min()) and np.isfinite(target.max())
+    if not finite:
+        broken = int(np.count_nonzero(~np.isfinite(target)))
+        raise InputError(f"{header.label}: {broken} voxels are NaN or infinite; set them to 0, or reconvert the scan")
 
 
 def _fill(file: BinaryIO, view: memoryview) -> int:

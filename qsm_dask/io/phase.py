@@ -122,6 +122,14 @@ def to_radians(phase: NDArray[np.float32], scale: Scale, sign: int) -> None:
             np.negative(echo, out=echo)
 
 
+def to_polar(real: NDArray[np.float32], imag: NDArray[np.float32], sign: int) -> None:
+    """Turn real into magnitude and imaginary into wrapped phase [rad], in place, slab by slab."""
+    for r, i in zip(real.reshape(-1, *real.shape[2:]), imag.reshape(-1, *imag.shape[2:]), strict=True):
+        magnitude = np.hypot(r, i)
+        np.arctan2(i if sign > 0 else -i, r, out=i)
+        r[...] = magnitude
+
+
 def _unit(label: str, value: str | None) -> str | None:
     if value is None:
         return None

@@ -1,5 +1,6 @@
 """Reading an acquisition: from its files to arrays in the project's units, axes and sign."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,11 +10,13 @@ from numpy.typing import NDArray
 
 from qsm_dask.errors import InputError
 from qsm_dask.io.acquisition import Acquisition
-from qsm_dask.io.echoes import Series, Source, choose_parts, open_series
+from qsm_dask.io.coils import Coils, check_coils, check_signed, open_coils, scale_of
+from qsm_dask.io.echoes import Series, Source, choose_parts
 from qsm_dask.io.maps import read_map
-from qsm_dask.io.nifti import read_header, read_into
-from qsm_dask.io.phase import PhaseSign, find_scale, to_radians
+from qsm_dask.io.nifti import Header, read_header, read_into
+from qsm_dask.io.phase import PhaseSign, Scale, to_polar, to_radians
 from qsm_dask.io.sidecars import field_strength, text
+from qsm_dask.quantities import HEADER
 from qsm_dask.scan import Geometry
 
 _MAPS_WITHOUT_PHASE = ("chi", "local_field")
@@ -32,6 +35,7 @@ class Reading:
     sources : where each quantity comes from.
     labels : names of the label image's numbers.
     warnings : what the user should know.
+    coils : the receive coils, if they are not combined: `phase` and `magnitude` are then no arrays yet.
     """
 
     arrays: Mapping[str, NDArray[Any]]
@@ -40,13 +44,31 @@ class Reading:
     sources: Mapping[str, Mapping[str, Any]]
     labels: Mapping[int, str]
     warnings: tuple[str, ...]
+    coils: Coils | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Outline:
+    """What one header and the names of its files tell of an acquisition.
+
+    Attributes
+    ----------
+    header : of one image.
+    echoes, parts, coils, maps : how many there are.
+    """
+
+    header: Header
+    echoes: int
+    parts: int
+    coils: int
+    maps: int
 
 
 def read(acquisition: Acquisition, metadata: Mapping[str, Mapping[str, Any]], sign: PhaseSign) -> Reading:
     """Read an acquisition and the maps that belong to it.
 
     Beside the arrays it returns it holds one volume as stored and, while units are
-    converted, a mask of it.
+    converted, a mask of it. Images of single coils it reads once, and holds none.
 
     Parameters
     ----------
@@ -59,8 +81,9 @@ def read(acquisition: Acquisition, metadata: Mapping[str, Mapping[str, Any]], si
     NoPhase : a magnitude-only acquisition, without a map of chi or of the local field.
     InputError : anything that makes the data unusable, with file and remedy.
     """
-    series = open_series(acquisition, metadata, phase_needed=needs_phase(acquisition))
-    b0, b0_source = field_strength(series.metadata)
+    opened = open_coils(acquisition, metadata, phase_needed=needs_phase(acquisition))
+    series, of_files = opened[0], {label: values for one in opened for label, values in one.metadata.items()}
+    b0, b0_source = field_strength(of_files)
     header: dict[str, Any] = {
         "te": list(series.te),
         "b0": b0,
@@ -68,9 +91,20 @@ def read(acquisition: Acquisition, metadata: Mapping[str, Mapping[str, Any]], si
         "voxel_size": [float(v) for v in series.first.voxel_size],
         "affine": [[float(v) for v in row] for row in series.first.affine],
     }
-    sources = _header_sources(series, b0_source)
+    sources = _header_sources(series, list(of_files), b0_source)
     warnings = [*acquisition.notes, *series.warnings]
-    arrays = _read_images(acquisition, series, sign, sources, warnings)
+    value, reason, warning = sign.of(acquisition.key, text(of_files, "Manufacturer"))
+    signed = {"sign": value, "sign_reason": reason}
+    coils, arrays = None, dict[str, NDArray[Any]]()
+    if len(opened) * series.first.coils > 1:
+        coils = check_coils(opened, value)
+        phase_range = coils.low, coils.high
+        scale = coils.scale
+    else:
+        arrays, scale, phase_range = _read_images(series, value)
+    sources |= _image_sources(opened, scale, phase_range, signed)
+    if "phase" in sources:
+        warnings += [message for message in (scale.warning if scale else None, warning) if message]
     labels: dict[int, str] = {}
     for item in acquisition.maps:
         found = read_map(item, metadata[item.file.label], series.first, b0)
@@ -80,23 +114,20 @@ def read(acquisition: Acquisition, metadata: Mapping[str, Mapping[str, Any]], si
         warnings += found.warnings
     x, y, z = (float(v) for v in series.first.voxel_size)
     geometry = Geometry(series.first.shape, (x, y, z), series.te)
-    return Reading(arrays, header, geometry, sources, labels, tuple(warnings))
+    return Reading(arrays, header, geometry, sources, labels, tuple(warnings), coils)
 
 
-def projected_bytes(acquisition: Acquisition) -> tuple[int, int]:
-    """Memory of the arrays that an acquisition delivers, and of one volume of it, from one header.
-
-    `read` takes little more than the arrays and one volume. An acquisition whose header
-    cannot be read projects nothing, for it fails before it takes any.
-    """
+def outline(acquisition: Acquisition) -> Outline | None:
+    """What can be told of an acquisition from one header; None where it cannot be read, and so takes nothing."""
     try:
         parts = choose_parts(acquisition, phase_needed=needs_phase(acquisition))
         of_part = [image for image in acquisition.images if image.part == parts[0]]
-        header = read_header(of_part[0].file.path, of_part[0].file.label)
+        header = read_header(of_part[0].file.path, of_part[0].file.label, coils=True)
     except InputError:
-        return 0, 0
-    volumes = len(parts) * max(header.volumes, len(of_part)) + len(acquisition.maps)
-    return 4 * header.voxels * volumes, header.voxels * max(4, header.dtype.itemsize)
+        return None
+    files = len(acquisition.coils)
+    echoes = max(header.volumes, len(of_part) // files)
+    return Outline(header, echoes, len(parts), files * header.coils, len(acquisition.maps))
 
 
 def needs_phase(acquisition: Acquisition) -> bool:
@@ -104,54 +135,52 @@ def needs_phase(acquisition: Acquisition) -> bool:
     return not any(item.quantity in _MAPS_WITHOUT_PHASE for item in acquisition.maps)
 
 
-def _header_sources(series: Series, b0_source: str) -> dict[str, Mapping[str, Any]]:
-    files = list(series.metadata)
-    first = [series.first.label]
+def _header_sources(series: Series, files: list[str], b0_source: str) -> dict[str, Mapping[str, Any]]:
+    of_affine = {"from": "raw", "files": [series.first.label], "key": "affine"}
+    of_sidecars = {"te": "EchoTime", "b0": b0_source}
     return {
-        "te": {"from": "raw", "files": files, "key": "EchoTime"},
-        "b0": {"from": "raw", "files": files, "key": b0_source},
-        "b0_dir": {"from": "raw", "files": first, "key": "affine"},
-        "voxel_size": {"from": "raw", "files": first, "key": "affine"},
-        "affine": {"from": "raw", "files": first, "key": "affine"},
+        name: {"from": "raw", "files": files, "key": of_sidecars[name]} if name in of_sidecars else dict(of_affine)
+        for name in HEADER
     }
 
 
-def _read_images(
-    acquisition: Acquisition,
-    series: Series,
-    sign: PhaseSign,
-    sources: dict[str, Mapping[str, Any]],
-    warnings: list[str],
-) -> dict[str, NDArray[Any]]:
+def _image_sources(
+    opened: tuple[Series, ...], scale: Scale | None, phase_range: tuple[float, float], signed: Mapping[str, Any]
+) -> dict[str, Mapping[str, Any]]:
+    """Where magnitude and phase come from, and how the phase was read."""
+    parts = list(opened[0].parts)
+    used = {part: [label for series in opened for label in series.files[part]] for part in parts}
+    count = len(opened) * opened[0].first.coils
+    coils = {"coils": count} if count > 1 else {}
+    if parts == ["real", "imag"]:
+        both = {"from": "raw", "files": [*used["real"], *used["imag"]], **coils}
+        return {"magnitude": both, "phase": {**both, "units": "from real and imaginary", **signed}}
+    found: dict[str, Mapping[str, Any]] = {"magnitude": {"from": "raw", "files": used["mag"], **coils}}
+    if scale is not None:
+        units = {"units": scale.reason, "range": list(phase_range)}
+        found["phase"] = {"from": "raw", "files": used["phase"], **units, **signed, **coils}
+    return found
+
+
+def _read_images(series: Series, sign: int) -> tuple[dict[str, NDArray[Any]], Scale | None, tuple[float, float]]:
+    """Magnitude and phase, what the phase was stored in, and its range as stored."""
     parts = list(series.parts)
     stacks = {part: _read_part(series, part) for part in parts}
-    used = {part: [source.image.file.label for source in series.parts[part]] for part in parts}
-    value, reason, warning = sign.of(acquisition.key, text(series.metadata, "Manufacturer"))
-    signed = {"sign": value, "sign_reason": reason}
     if parts == ["real", "imag"]:
         real, imag = stacks["real"], stacks["imag"]
-        _check_signed(series.parts["real"], real)
-        _check_signed(series.parts["imag"], imag)
-        _to_polar(real, imag, value)
-        both = [*used["real"], *used["imag"]]
-        sources["magnitude"] = {"from": "raw", "files": both}
-        sources["phase"] = {"from": "raw", "files": both, "units": "from real and imaginary", **signed}
-        warnings += [warning] if warning else []
-        return {"magnitude": real, "phase": imag}
-    sources["magnitude"] = {"from": "raw", "files": used["mag"]}
+        check_signed(series.parts["real"][0], float(real.min()))
+        check_signed(series.parts["imag"][0], float(imag.min()))
+        to_polar(real, imag, sign)
+        return {"magnitude": real, "phase": imag}, None, (-math.pi, math.pi)
     if parts == ["mag"]:
-        return {"magnitude": stacks["mag"]}
+        return {"magnitude": stacks["mag"]}, None, (0.0, 0.0)
     phase = stacks["phase"]
     _check_not_blank(series.parts["mag"], stacks["mag"])
     _check_not_blank(series.parts["phase"], phase)
-    low, high = float(phase.min()), float(phase.max())
-    phases = [source.header for source in series.parts["phase"]]
-    units = {source.image.file.label: source.metadata.get("Units") for source in series.parts["phase"]}
-    scale = find_scale(units, low, high, [(h.slope, h.inter, h.dtype.kind in "iu") for h in phases])
-    to_radians(phase, scale, value)
-    sources["phase"] = {"from": "raw", "files": used["phase"], "units": scale.reason, "range": [low, high], **signed}
-    warnings += [message for message in (scale.warning, warning) if message]
-    return {"magnitude": stacks["mag"], "phase": phase}
+    phase_range = float(phase.min()), float(phase.max())
+    scale = scale_of(series.parts["phase"], *phase_range)
+    to_radians(phase, scale, sign)
+    return {"magnitude": stacks["mag"], "phase": phase}, scale, phase_range
 
 
 def _read_part(series: Series, part: str) -> NDArray[np.float32]:
@@ -167,19 +196,3 @@ def _check_not_blank(sources: tuple[Source, ...], stack: NDArray[np.float32]) ->
             if stack[position].min() == stack[position].max():
                 value = stack[position].flat[0]
                 raise InputError(f"{source.header.label}: is {value:g} everywhere; was the scan cut short?")
-
-
-def _check_signed(sources: tuple[Source, ...], stack: NDArray[np.float32]) -> None:
-    if stack.min() >= 0:
-        raise InputError(
-            f"{sources[0].header.label}: part-{sources[0].image.part} has no negative values; it was stored with an "
-            "offset: set scl_slope and scl_inter, or convert it again"
-        )
-
-
-def _to_polar(real: NDArray[np.float32], imag: NDArray[np.float32], sign: int) -> None:
-    """Turn real into magnitude and imaginary into phase [rad], in place, slab by slab."""
-    for r, i in zip(real.reshape(-1, *real.shape[2:]), imag.reshape(-1, *imag.shape[2:]), strict=True):
-        magnitude = np.hypot(r, i)
-        np.arctan2(i if sign > 0 else -i, r, out=i)
-        r[...] = magnitude

@@ -66,7 +66,7 @@ def echo_times(metadata: Mapping[str, Any], volumes: int, label: str) -> tuple[f
     if len(times) != volumes:
         raise InputError(
             f"{label}: {volumes} volumes but {len(times)} EchoTime; "
-            "a 4-D file needs EchoTime as a list with one value a volume"
+            "a 4-D file needs EchoTime as a list with one value a volume (receive coils stand on a fifth axis)"
         )
     for time in times:
         if not _is_number(time) or time <= 0:

@@ -35,6 +35,12 @@ def parquet_bytes(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> bytes
     return bytes(sink.getvalue())
 
 
+def frame_bytes(frame: pd.DataFrame) -> bytes:
+    """Write a table without its index as a Parquet file; a column holds values of one type, or missing ones."""
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    return parquet_bytes(table.to_batches(), table.schema)
+
+
 def read_parquet(
     data: bytes, columns: Sequence[str] | None = None, filters: Sequence[tuple[str, str, Any]] | None = None
 ) -> pd.DataFrame:
@@ -63,8 +69,8 @@ def tsv_bytes(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
 
 
 def read_tsv(data: bytes) -> pd.DataFrame:
-    """Read what `tsv_bytes` writes, every cell as text; missing ones are NaN."""
-    return pd.read_csv(io.BytesIO(data), sep="\t", dtype=str, na_values=[MISSING], keep_default_na=False)
+    """Read a table as BIDS has them, every cell as text; missing ones (`n/a`, or empty) are NaN."""
+    return pd.read_csv(io.BytesIO(data), sep="\t", dtype=str, na_values=[MISSING, ""], keep_default_na=False)
 
 
 def _lines(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[str]:

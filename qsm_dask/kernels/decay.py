@@ -1,4 +1,4 @@
-"""R2* by a nonlinear fit that knows the noise floor, and T2*."""
+"""R2* by a nonlinear fit that knows the noise floor; T2* and R2'."""
 
 from typing import Any
 
@@ -81,6 +81,41 @@ def nonlinear(
     steps, unfinished = _fit(signal, times, inside, float(level), _means(), max_per_s, tolerance, int(iterations), rate)
     share = unfinished / int(np.count_nonzero(inside))
     return rate, Solved(int(steps), share, share <= _UNFINISHED)
+
+
+def r2prime(r2star: NDArray[Any], r2: NDArray[Any], mask: NDArray[Any], /) -> Real:
+    """R2' as what R2* has over R2, the part of the relaxation that a spin echo refocuses.
+
+    Noise, and R2 that is too high (multi-echo trains with stimulated echoes), make the difference
+    negative where R2' is small. Negative differences become zero: no source can have such a rate.
+    That makes the mean over regions of small R2' too high, by up to 0.4 of the noise of the difference.
+
+    Parameters
+    ----------
+    r2star : (x, y, z) rate [1/s].
+    r2 : (x, y, z) rate [1/s]; zero where it was not measured.
+    mask : (x, y, z).
+
+    Returns
+    -------
+    float32 (x, y, z) rate [1/s], not negative; zero outside the mask and where R2* or R2 is not
+    positive, that is where nothing is known of it.
+
+    Raises
+    ------
+    ValueError : shapes disagree, the mask is empty, or rates inside it are NaN or infinite.
+
+    References
+    ----------
+    H.-G. Shin et al., NeuroImage 2021, doi:10.1016/j.neuroimage.2021.118371
+    """
+    inside = series.inside(mask)
+    whole, irreversible = series.volume("r2star", r2star, inside), series.volume("r2", r2, inside)
+    known = inside & (whole > 0)
+    known &= irreversible > 0
+    rate = np.zeros(inside.shape, dtype=np.float32)
+    np.subtract(whole, irreversible, out=rate, where=known)
+    return np.maximum(rate, np.float32(0.0), out=rate)
 
 
 def t2star(r2star: NDArray[Any], mask: NDArray[Any], /, *, max_s: float = 0.5) -> Real:

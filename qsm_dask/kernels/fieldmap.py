@@ -6,12 +6,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qsm_dask.kernels import noise, series
+from qsm_dask.kernels.doors import check_positive
 from qsm_dask.kernels.jit import compiled
 from qsm_dask.kernels.noise import phase_variance
 from qsm_dask.kernels.series import Mask, Real, Times
 from qsm_dask.units import radians_per_ppm
 
-_POWERS = {"phase_variance": 2, "phase_snr": 1, "uniform": 0}
+_POWERS = {"phase_variance": 2, "phase_snr": 1, "uniform": 0, "decay": 0}
 
 
 def weighted_mean(
@@ -22,7 +23,8 @@ def weighted_mean(
     magnitude: NDArray[Any] | None = None,
     /,
     *,
-    weighting: Literal["phase_variance", "phase_snr", "uniform"] = "phase_variance",
+    weighting: Literal["phase_variance", "phase_snr", "uniform", "decay"] = "phase_variance",
+    decay_s: float = 0.04,
 ) -> tuple[Real, Real]:
     """Combine the echoes to the total field, as the weighted mean of phase over echo time.
 
@@ -42,7 +44,9 @@ def weighted_mean(
     b0 : field strength [T].
     magnitude : (echo, x, y, z) or None: all echoes are taken as equally bright. So they are in
         voxels whose magnitude is zero in every echo.
-    weighting : `phase_variance`: (magnitude TE)^2; `phase_snr`: magnitude TE; `uniform`: 1.
+    weighting : `phase_variance`: (magnitude TE)^2; `phase_snr`: magnitude TE; `uniform`: 1;
+        `decay`: TE exp(-TE / `decay_s`), the same in every voxel.
+    decay_s : time of the decay in these weights [s]; 0.04 as the UK Biobank takes it (Wang 2022).
 
     Returns
     -------
@@ -57,7 +61,8 @@ def weighted_mean(
 
     References
     ----------
-    S. Robinson et al., NMR Biomed. 2017, doi:10.1002/nbm.3601
+    S. Robinson et al., NMR Biomed. 2017, doi:10.1002/nbm.3601; C. Wang et al., Nat. Neurosci. 2022,
+    doi:10.1038/s41593-022-01074-w
     """
     inside = series.inside(mask)
     times = series.echo_times(te)
@@ -69,8 +74,10 @@ def weighted_mean(
     field, deviation = np.zeros(inside.shape, dtype=np.float32), np.zeros(inside.shape, dtype=np.float32)
     like = unwrapped if strength is None else strength
     level = noise.phase_noise(unwrapped, strength, inside, times, intercept=False)
+    check_positive(decay_s=decay_s)
     power = _POWERS[weighting]
-    _combine(unwrapped, like, strength is not None, inside, times, power, level, scale, field, deviation)
+    base = times * np.exp(-times / decay_s) if weighting == "decay" else times**power
+    _combine(unwrapped, like, strength is not None, inside, times, base, power, level, scale, field, deviation)
     return field, deviation
 
 
@@ -81,6 +88,7 @@ def _combine(
     known: bool,
     inside: Mask,
     te: Times,
+    base: Times,
     power: int,
     level: float,
     scale: float,
@@ -97,10 +105,10 @@ def _combine(
                 total = 0.0
                 for echo in range(echoes):
                     bright = max(0.0, float(magnitude[echo, x, y, z])) if known and power else 1.0
-                    weights[echo] = (bright * te[echo]) ** power
+                    weights[echo] = bright**power * base[echo]
                     total += weights[echo]
                 if not total > 0:
-                    weights[:] = te**power
+                    weights[:] = base
                     total = weights.sum()
                 mean, variance = 0.0, 0.0
                 for echo in range(echoes):

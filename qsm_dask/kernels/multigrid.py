@@ -1,7 +1,10 @@
 """Poisson's equation inside a mask of any form: a geometric multigrid cycle as preconditioner.
 
-The operator is the seven-point stencil of minus the Laplacian [1/mm^2] at the active voxels, with zero at all
-others. Coarser grids keep every second voxel of the axes whose spacing is not much above the smallest,
+The operator is a stencil of minus the Laplacian [1/mm^2] at the active voxels, with zero at all others. It has
+nineteen points, along faces and edges: on functions that are nearly harmonic its error is of the fourth order, where
+that of the seven points along faces is of the second, which next to sources like air is more than the local
+field. The two are equal within a factor of three at every frequency, on voxels of any form, so the cycle
+does with seven points. Coarser grids keep every second voxel of the axes whose spacing is not much above the smallest,
 so that anisotropic voxels become isotropic first; otherwise a point smoother leaves the errors
 along the long edges untouched. A coarse voxel is active where its fine one is. Steps between grids are
 trilinear and each other's transpose, and smoothing visits the two colours of a chequerboard in one order before
@@ -65,9 +68,13 @@ class Poisson:
         return self._levels[0].active.shape
 
     def apply(self, volume: Volume) -> Volume:
-        """Minus the Laplacian [1/mm^2] of a volume that is zero where it is not active."""
+        """Minus the Laplacian [1/mm^2] of a volume at the active voxels."""
+        return self.laplacian(volume, self._levels[0].active)
+
+    def laplacian(self, volume: Volume, where: Mask) -> Volume:
+        """Minus the Laplacian [1/mm^2] of a volume at chosen voxels, none of which lies on the faces."""
         level = self._levels[0]
-        _laplacian(volume, level.active, level.weights, level.rest)
+        _laplacian(volume, where, level.weights, level.rest)
         return level.rest
 
     def precondition(self, right: Volume) -> Volume:
@@ -110,15 +117,22 @@ def _coarser(active: Mask, steps: NDArray[np.int64]) -> Mask:
 @compiled
 def _laplacian(x: Volume, active: Mask, w: Volume, out: Volume) -> None:
     nx, ny, nz = x.shape
-    centre = np.float32(2.0) * (w[0] + w[1] + w[2])
+    # Along a face of two axes go the fourth derivatives: (h_i^2 + h_j^2) / 12 of the product of two second differences.
+    xy, xz, yz = (w[0] + w[1]) / np.float32(12.0), (w[0] + w[2]) / np.float32(12.0), (w[1] + w[2]) / np.float32(12.0)
+    two = np.float32(2.0)
+    centre = two * (w[0] + w[1] + w[2]) - two * two * (xy + xz + yz)
+    along_x, along_y, along_z = w[0] - two * (xy + xz), w[1] - two * (xy + yz), w[2] - two * (xz + yz)
     for i in range(1, nx - 1):
         for j in range(1, ny - 1):
             for m in range(1, nz - 1):
                 value = (
                     centre * x[i, j, m]
-                    - w[0] * (x[i - 1, j, m] + x[i + 1, j, m])
-                    - w[1] * (x[i, j - 1, m] + x[i, j + 1, m])
-                    - w[2] * (x[i, j, m - 1] + x[i, j, m + 1])
+                    - along_x * (x[i - 1, j, m] + x[i + 1, j, m])
+                    - along_y * (x[i, j - 1, m] + x[i, j + 1, m])
+                    - along_z * (x[i, j, m - 1] + x[i, j, m + 1])
+                    - xy * (x[i - 1, j - 1, m] + x[i - 1, j + 1, m] + x[i + 1, j - 1, m] + x[i + 1, j + 1, m])
+                    - xz * (x[i - 1, j, m - 1] + x[i - 1, j, m + 1] + x[i + 1, j, m - 1] + x[i + 1, j, m + 1])
+                    - yz * (x[i, j - 1, m - 1] + x[i, j - 1, m + 1] + x[i, j + 1, m - 1] + x[i, j + 1, m + 1])
                 )
                 out[i, j, m] = value if active[i, j, m] else np.float32(0.0)
 

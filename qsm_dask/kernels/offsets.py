@@ -92,15 +92,47 @@ def _offset(
     accrued = romeo(product, inside, spacing, brightness)[0]
     real: Real = product[0]
     del product, brightness
-    weights = wrapped if strength is None else strength
-    sigma = (smoothing_mm / size[0], smoothing_mm / size[1], smoothing_mm / size[2])
     offset, imaginary = np.zeros_like(real), np.zeros_like(real)
+    smooth_offset(wrapped, strength, inside, ratio, accrued, voxels(smoothing_mm, size), offset, real, imaginary)
+    return offset
+
+
+def voxels(length_mm: float, size: tuple[float, float, float]) -> tuple[float, float, float]:
+    """A length along each axis [voxels]."""
+    return length_mm / size[0], length_mm / size[1], length_mm / size[2]
+
+
+def smooth_offset(
+    wrapped: Real,
+    strength: Real | None,
+    inside: Mask,
+    ratio: float,
+    accrued: Real,
+    sigma: tuple[float, float, float],
+    offset: Real,
+    real: Real,
+    imaginary: Real,
+) -> None:
+    """Add to `offset` what the first echo has beyond `ratio` times the accrued phase, smoothed as a complex number.
+
+    Parameters
+    ----------
+    wrapped : (echo, x, y, z) of which the first echo counts [rad].
+    strength : (echo, x, y, z) magnitude of the first two echoes, or None: all voxels count alike.
+    inside : (x, y, z).
+    ratio : first echo time over the echo spacing.
+    accrued : (x, y, z) phase between the first two echoes, unwrapped [rad].
+    sigma : of the Gaussian [voxels].
+    offset : what is known of it, zero at first [rad]; changed in place.
+    real, imaginary : scratch. They leave as the smoothed numbers of the last round, whose modulus is
+        the mean weight of the voxels around.
+    """
+    weights = wrapped if strength is None else strength
     for _ in range(_ROUNDS):
         _extrapolate(wrapped, weights, strength is not None, inside, ratio, accrued, offset, real, imaginary)
         gaussian(real, sigma)
         gaussian(imaginary, sigma)
         _add_angle(real, imaginary, inside, offset)
-    return offset
 
 
 @compiled

@@ -26,6 +26,9 @@ def statistics(
     dseg: NDArray[Any] | None = None,
     chi: NDArray[Any] | None = None,
     r2star: NDArray[Any] | None = None,
+    r2prime: NDArray[Any] | None = None,
+    chi_para: NDArray[Any] | None = None,
+    chi_dia: NDArray[Any] | None = None,
     /,
 ) -> tuple[Integers, Floats]:
     """Summarise the maps in every region of a label image, and in the whole mask.
@@ -39,13 +42,13 @@ def statistics(
     mask : (x, y, z).
     voxel_size : spacing [mm].
     dseg : (x, y, z) integer labels, 0 outside all regions; labels need not be dense.
-    chi, r2star : (x, y, z) maps, at least one.
+    chi, r2star, r2prime, chi_para, chi_dia : (x, y, z) maps, at least one.
 
     Returns
     -------
     region_labels : int64 (region,), 0 for the whole mask and then every label of `dseg`, ascending,
         those that the mask excludes altogether too.
-    region_values : float64 (map, region, statistic), maps chi and r2star, statistics n, volume_mm3,
+    region_values : float64 (map, region, statistic), maps in the order of the parameters, statistics n, volume_mm3,
         mean, sd, median, mad, p05, p25, p75, p95. A map that was not given is NaN throughout;
         a region without a voxel has n and volume 0 and else NaN; a single voxel has no sd (NaN).
 
@@ -54,15 +57,16 @@ def statistics(
     ValueError : no map is given, shapes disagree, the mask is empty, a map is NaN or infinite inside
         it, or `dseg` is not of integers from 0 to 2^31 - 1.
     """
-    if chi is None and r2star is None:
-        raise ValueError("statistics needs a map: neither chi nor r2star was given")
+    maps = {"chi": chi, "r2star": r2star, "r2prime": r2prime, "chi_para": chi_para, "chi_dia": chi_dia}
+    if all(array is None for array in maps.values()):
+        raise ValueError(f"statistics needs a map: none of {', '.join(maps)} was given")
     inside = series.inside(mask)
     volume = float(np.prod(check_voxel_size(voxel_size)))
     labels = None if dseg is None else _labels(dseg, inside)
     present = np.zeros(0, dtype=np.int32) if labels is None else _present(labels)
     region_labels = np.concatenate([[0], present]).astype(np.int64)
-    values = np.full((2, region_labels.size, STATISTICS), np.nan)
-    for summary, (name, array) in zip(values, (("chi", chi), ("r2star", r2star)), strict=True):
+    values = np.full((len(maps), region_labels.size, STATISTICS), np.nan)
+    for summary, (name, array) in zip(values, maps.items(), strict=True):
         if array is not None:
             given = series.volume(name, array, inside)
             summary[0] = _summary(given[inside], volume)

@@ -33,7 +33,7 @@ def echo_times(te: ArrayLike, at_least: int = 1) -> Times:
         raise ValueError(f"te lists {times.size} echo time(s): this method needs at least {at_least} echoes")
     if times[0] > 1:
         raise ValueError(f"te starts at {times[0]:g}: echo times are in seconds, and these look like milliseconds")
-    return _read_only(times)
+    return read_only(times)
 
 
 def echoes(name: str, array: NDArray[Any], te: Times | None, mask: Mask | None) -> Real:
@@ -69,7 +69,7 @@ def inside(mask: NDArray[Any]) -> Mask:
     ------
     ValueError : the mask is not three-dimensional or has no voxel.
     """
-    return _read_only(np.ascontiguousarray(check_mask(mask)))
+    return read_only(np.ascontiguousarray(check_mask(mask)))
 
 
 def field_strength(b0: ArrayLike) -> float:
@@ -90,7 +90,7 @@ def _checked(name: str, array: NDArray[Any], mask: Mask | None) -> Real:
         raise ValueError(f"{name} has shape {array.shape} and mask {mask.shape}: resample one to the other's grid")
     if np.iscomplexobj(array):
         raise ValueError(f"{name} is complex: hand over real values")
-    values: Real = _read_only(np.ascontiguousarray(array, dtype=np.float32))
+    values: Real = read_only(np.ascontiguousarray(array, dtype=np.float32))
     everywhere = mask is None
     bad, first = _not_finite(values.ravel(), _EVERYWHERE if mask is None else mask.ravel(), everywhere)
     if bad:
@@ -115,10 +115,11 @@ def _not_finite(values: Real, mask: Mask, everywhere: bool) -> tuple[int, int]:
     return bad, first
 
 
-def _read_only(array: NDArray[Any]) -> NDArray[Any]:
+def read_only(array: NDArray[Any]) -> NDArray[Any]:
+    """The same values through a view that cannot alter them."""
     view = array.view()
     view.flags.writeable = False
     return view
 
 
-_EVERYWHERE = _read_only(np.ones(1, dtype=np.bool_))
+_EVERYWHERE = read_only(np.ones(1, dtype=np.bool_))

@@ -1,7 +1,8 @@
 """A parametric head with known truth, and the scanner that images it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,16 @@ from numpy.typing import NDArray
 
 from qsm_dask.phantom.brain import DEEP_GREY, LABELS, resolved
 from qsm_dask.phantom.grid import affine_of, voxel_size
-from qsm_dask.phantom.head import build_head
-from qsm_dask.phantom.scanner import echoes, fields_of, phase_from_integers, phase_to_integers
+from qsm_dask.phantom.head import Head, build_head
+from qsm_dask.phantom.scanner import (
+    Fields,
+    coil_echoes,
+    echoes,
+    fields_of,
+    phase_from_integers,
+    phase_to_integers,
+    spin_echo_r2,
+)
 from qsm_dask.phantom.subject import Subject, draw_subject
 from qsm_dask.phantom.tissue import chi_of_iron, iron
 
@@ -44,14 +53,18 @@ class Phantom:
     Attributes
     ----------
     subject : who was scanned.
-    arrays : what a scanner delivers, by names of `quantities.RAW`.
-    truth : `chi`, `local_field`, `total_field`, `r2star`, `mask`, `dseg` and `phase_offset`. The fields are those
-        of the noiseless head; `local_field` is that of `chi` inside `mask` alone.
+    arrays : what a scanner delivers, by names of `quantities.RAW`; and `r2`, where spin echoes were asked for.
+    truth : `chi`, its parts `chi_para` and `chi_dia`, `local_field`, `total_field`, `r2star`, `r2`, `mask`, `dseg`
+        and `phase_offset`. The fields are those of the noiseless head; `local_field` is that of `chi` inside `mask`
+        alone. R2* is R2 and what the two parts add by `tissue.r2prime`.
+    coils : scans it again with that many receive coils, whose noise is each that of `arrays`, and yields the
+        magnitude and phase of one after the other.
     """
 
     subject: Subject
     arrays: Mapping[str, NDArray[Any]]
     truth: Mapping[str, NDArray[Any]]
+    coils: Callable[[int], Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]]
 
 
 def check_protocol(shape: tuple[int, int, int], te: Sequence[float], b0: float, snr: float) -> None:
@@ -81,6 +94,7 @@ def simulate(
     oblique: bool = False,
     snr: float = 100.0,
     age: float | None = None,
+    spin_echo: bool = False,
     calcified: bool = True,
 ) -> Phantom:
     """Scan subject `number` of the cohort `seed`.
@@ -94,6 +108,7 @@ def simulate(
     oblique : tilt the field of view, the head with it, against B0.
     snr : of the magnitude in the brain at the first echo; `inf` for no noise.
     age : [years]; drawn if not given.
+    spin_echo : whether R2 is measured too, by spin echoes of the same noise.
     calcified : whether the head has a calcification, which holds a fifth of the energy of the susceptibility.
 
     Returns
@@ -111,11 +126,14 @@ def simulate(
     b0_dir = pose[2].copy()
     head = build_head(subject, shape, b0)
     fields = fields_of(head, b0_dir)
+    scan: dict[str, Any] = {"te": times, "b0": b0, "snr": snr}
     rng = np.random.default_rng(subject.scan_seed)
-    magnitude, phase, offset = echoes(head, fields, te=times, b0=b0, snr=snr, rng=rng)
+    magnitude, phase, offset = echoes(head, fields, **scan, rng=rng)
+    measured = {"r2": spin_echo_r2(head, snr=snr, te=float(times[0]), rng=rng)} if spin_echo else {}
     return Phantom(
         subject,
         {
+            **measured,
             "phase": phase,
             "magnitude": magnitude,
             "te": times,
@@ -126,11 +144,23 @@ def simulate(
         },
         {
             "chi": head.chi,
+            "chi_para": head.chi + head.dia,
+            "chi_dia": np.float32(0.0) - head.dia,
             "local_field": fields.local,
             "total_field": fields.total,
             "r2star": np.where(head.mask, head.r2star, np.float32(0.0)),
+            "r2": head.r2,
             "mask": head.mask,
             "dseg": head.dseg,
             "phase_offset": offset,
         },
+        partial(_coils, head, fields, scan, subject.scan_seed),
     )
+
+
+def _coils(
+    head: Head, fields: Fields, scan: Mapping[str, Any], seed: np.random.SeedSequence, coils: int
+) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    own = np.random.SeedSequence(seed.entropy, spawn_key=(*seed.spawn_key, coils))
+    rng, coil_rng = np.random.default_rng(seed), np.random.default_rng(own)
+    return coil_echoes(head, fields, **scan, rng=rng, coils=coils, coil_rng=coil_rng)

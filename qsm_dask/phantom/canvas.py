@@ -21,6 +21,7 @@ class Canvas:
     chi : susceptibility relative to water [ppm].
     r2star : effective transverse relaxation [1/s].
     signal : signal at echo time zero [a.u.].
+    dia : magnitude of the diamagnetic part of chi [ppm].
     label : number of the last layer that filled most of the voxel when it was painted.
     share : fraction of the voxel that this layer still fills.
     """
@@ -28,6 +29,7 @@ class Canvas:
     chi: Volume
     r2star: Volume
     signal: Volume
+    dia: Volume
     label: NDArray[np.int32]
     share: Volume
 
@@ -38,13 +40,14 @@ class Canvas:
             np.full(shape, chi, np.float32),
             np.zeros(shape, np.float32),
             np.zeros(shape, np.float32),
+            np.zeros(shape, np.float32),
             np.zeros(shape, np.int32),
             np.zeros(shape, np.float32),
         )
 
     def blend(self, fraction: Volume, look: Look, label: int = 0, window: Window = _EVERYWHERE) -> None:
         """Replace `fraction` of each voxel of `window`."""
-        for plane, value in zip((self.chi, self.r2star, self.signal), look, strict=True):
+        for plane, value in zip((self.chi, self.r2star, self.signal, self.dia), look, strict=True):
             view = plane[window]
             view += fraction * (np.float32(value) - view)
         share = self.share[window]

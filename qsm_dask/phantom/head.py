@@ -12,7 +12,7 @@ from qsm_dask.phantom.outside import paint_outside
 from qsm_dask.phantom.randomness import smooth_field
 from qsm_dask.phantom.shapes import Volume
 from qsm_dask.phantom.subject import Subject
-from qsm_dask.phantom.tissue import AIR
+from qsm_dask.phantom.tissue import AIR, r2prime
 
 TEXTURE_PPM = 0.002
 """Standard deviation of susceptibility within a region."""
@@ -28,6 +28,8 @@ class Head:
     surroundings : susceptibility of everything else relative to air [ppm], the brain as if it were water; it has
         `below` more slices at the low end of z.
     below : number of those slices.
+    dia : magnitude of the diamagnetic part of chi [ppm]; the rest of chi is paramagnetic.
+    r2 : irreversible part of r2star inside the mask, 0 outside [1/s].
     r2star : [1/s]; signal : at echo time zero [a.u.].
     mask : the brain, with the fluid in its furrows and ventricles.
     dseg : label image; voxels that no structure fills by half are 0.
@@ -37,6 +39,8 @@ class Head:
     chi: Volume
     surroundings: Volume
     below: int
+    dia: Volume
+    r2: Volume
     r2star: Volume
     signal: Volume
     mask: NDArray[np.bool_]
@@ -83,7 +87,12 @@ def build_head(subject: Subject, shape: tuple[int, int, int], b0: float) -> Head
 
     share = frame.soft(hull)
     mask = share > 0.5
-    chi = inside.chi + np.float32(TEXTURE_PPM) * texture
+    texture *= np.float32(TEXTURE_PPM)
+    chi = inside.chi + texture
+    # A little more susceptibility than the tissue's is paramagnetic, a little less diamagnetic.
+    dia = inside.dia + np.maximum(-texture, np.float32(0.0))
+    r2 = inside.r2star - r2prime(inside.chi + inside.dia, inside.dia, b0)
+    r2star = r2 + r2prime(chi + dia, dia, b0)
     surroundings = outside.chi
     surroundings[:, :, below:][mask] = 0.0
     surroundings -= np.float32(AIR)
@@ -91,7 +100,9 @@ def build_head(subject: Subject, shape: tuple[int, int, int], b0: float) -> Head
         chi=np.where(mask, chi, np.float32(0.0)),
         surroundings=surroundings,
         below=below,
-        r2star=_mixed(outside.r2star[:, :, below:], inside.r2star, share),
+        dia=np.where(mask, dia, np.float32(0.0)),
+        r2=np.where(mask, r2, np.float32(0.0)),
+        r2star=np.where(mask, r2star, _mixed(outside.r2star[:, :, below:], r2star, share)),
         signal=_mixed(outside.signal[:, :, below:], inside.signal, share),
         mask=mask,
         dseg=np.where(mask, inside.majority(), 0).astype(np.int32),

@@ -1,5 +1,6 @@
 """What a scanner makes of a head: shimmed field, echoes with decay, offset and noise, integer phase."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qsm_dask.kernels.dipole import forward_field
+from qsm_dask.kernels.relaxometry import loglinear
 from qsm_dask.phantom.background import background_field
 from qsm_dask.phantom.grid import CENTRE_MM, EXTENT_MM, Positions, voxel_positions
 from qsm_dask.phantom.head import Head
@@ -16,6 +18,12 @@ from qsm_dask.units import radians_per_ppm
 
 PHASE_STEPS = 4096
 """Values of the integer phase in one turn."""
+
+SPIN_ECHO_TE = (0.015, 0.030, 0.045, 0.060, 0.075, 0.090)
+"""Echo times of the spin echoes that measure R2 [s]."""
+_COIL_DISTANCE_MM = 190.0
+_COIL_RADIUS_MM = 60.0
+_GOLDEN_ANGLE = np.pi * (3.0 - np.sqrt(5.0))
 
 
 @dataclass(frozen=True)
@@ -128,23 +136,125 @@ def echoes(
     -------
     magnitude (echo, x, y, z) [a.u.], phase (echo, x, y, z) in [-pi, pi) [rad], offset (x, y, z) [rad].
     """
-    signal = head.signal * sensitivity(head, rng)
-    offset = phase_offset(head, rng)
-    first = signal * np.exp(np.float32(-te[0]) * head.r2star)
-    noise = np.float32(first[head.mask].mean(dtype=np.float64) / snr)
+    signal, offset = head.signal * sensitivity(head, rng), phase_offset(head, rng)
+    noise = _noise(head, signal, te, snr)
     shape = (te.size, *signal.shape)
     magnitude, phase = np.empty(shape, np.float32), np.empty(shape, np.float32)
     for number, time in enumerate(te):
-        angle = np.float32(radians_per_ppm(b0, float(time))) * fields.total + offset
-        decayed = signal * np.exp(np.float32(-time) * head.r2star)
-        real = decayed * np.cos(angle)
-        imaginary = decayed * np.sin(angle)
-        if noise > 0.0:
-            real += noise * rng.standard_normal(signal.shape, dtype=np.float32)
-            imaginary += noise * rng.standard_normal(signal.shape, dtype=np.float32)
-        np.hypot(real, imaginary, out=magnitude[number])
-        np.arctan2(imaginary, real, out=phase[number])
+        magnitude[number], phase[number] = _echo(head, fields, float(time), b0, signal, offset, noise, rng)
     return magnitude, phase, offset
+
+
+def spin_echo_r2(head: Head, *, snr: float, te: float, rng: np.random.Generator) -> Volume:
+    """R2 inside the brain mask as a train of ideal spin echoes measures it [1/s].
+
+    Parameters
+    ----------
+    head : what is scanned.
+    snr : as in `echoes`: of a gradient echo.
+    te : time of that gradient echo [s].
+    rng : draws the noise.
+    """
+    signal = np.where(head.mask, head.signal, np.float32(0.0))
+    noise = _noise(head, head.signal, np.array([te]), snr)
+    magnitude = np.empty((len(SPIN_ECHO_TE), *head.shape), np.float32)
+    for image, time in zip(magnitude, SPIN_ECHO_TE, strict=True):
+        real = signal * np.exp(np.float32(-time) * head.r2)
+        imaginary = np.zeros_like(real)
+        if noise > 0.0:
+            real += noise * rng.standard_normal(head.shape, dtype=np.float32)
+            imaginary += noise * rng.standard_normal(head.shape, dtype=np.float32)
+        np.hypot(real, imaginary, out=image)
+    return loglinear(magnitude, SPIN_ECHO_TE, head.mask)
+
+
+def coil_echoes(
+    head: Head,
+    fields: Fields,
+    *,
+    te: NDArray[np.float64],
+    b0: float,
+    snr: float,
+    rng: np.random.Generator,
+    coils: int,
+    coil_rng: np.random.Generator,
+) -> Iterator[tuple[Volume, Volume]]:
+    """Magnitude and wrapped phase of each echo of one receive coil after the other.
+
+    The squares of their sensitivities add up to that of `echoes`, and the noise of a coil is the
+    noise of `echoes`: combined by a matched filter they have the same signal and the same SNR.
+
+    Parameters
+    ----------
+    head, fields, te, b0, snr, rng : as of `echoes`, and with the same draws the same head.
+    coils : how many there are.
+    coil_rng : draws the coils' phases and noise.
+
+    Yields
+    ------
+    magnitude (echo, x, y, z) [a.u.], phase (echo, x, y, z) in [-pi, pi) [rad].
+    """
+    signal, offset = head.signal * sensitivity(head, rng), phase_offset(head, rng)
+    noise = _noise(head, signal, te, snr)
+    phases = [coil_rng.uniform(-np.pi, np.pi) for _ in range(coils)]
+    total: Volume = np.sqrt(np.asarray(sum(_loop(head, number, coils)[0] ** 2 for number in range(coils))))
+    shape = (te.size, *signal.shape)
+    for number, constant in enumerate(phases):
+        strength, turn = _loop(head, number, coils)
+        received: Volume = signal * (strength / total)
+        turned: Volume = offset + turn + np.float32(constant)
+        magnitude, phase = np.empty(shape, np.float32), np.empty(shape, np.float32)
+        for echo, time in enumerate(te):
+            made = _echo(head, fields, float(time), b0, received, turned, noise, coil_rng)
+            magnitude[echo], phase[echo] = made
+        yield magnitude, phase
+
+
+def _noise(head: Head, signal: Volume, te: NDArray[np.float64], snr: float) -> np.float32:
+    """Standard deviation of the noise of a channel."""
+    first = signal * np.exp(np.float32(-te[0]) * head.r2star)
+    return np.float32(first[head.mask].mean(dtype=np.float64) / snr)
+
+
+def _echo(
+    head: Head,
+    fields: Fields,
+    time: float,
+    b0: float,
+    signal: Volume,
+    offset: Volume,
+    noise: np.float32,
+    rng: np.random.Generator,
+) -> tuple[Volume, Volume]:
+    """Magnitude and phase of one echo."""
+    angle = np.float32(radians_per_ppm(b0, time)) * fields.total + offset
+    decayed = signal * np.exp(np.float32(-time) * head.r2star)
+    real = decayed * np.cos(angle)
+    imaginary = decayed * np.sin(angle)
+    if noise > 0.0:
+        real += noise * rng.standard_normal(signal.shape, dtype=np.float32)
+        imaginary += noise * rng.standard_normal(signal.shape, dtype=np.float32)
+    return np.hypot(real, imaginary), np.arctan2(imaginary, real)
+
+
+def _loop(head: Head, number: int, coils: int) -> tuple[Volume, Volume]:
+    """Strength and phase [rad] of the sensitivity of one coil; the coils lie on a spiral around the head.
+
+    The strength falls as on the axis of a loop; the phase turns with the direction in which the
+    coil is seen, as that of the transverse field of a loop does. Coils lie outside the grid, for
+    the phase is singular where a coil is.
+    """
+    height = (2 * number + 1) / coils - 1
+    azimuth = number * _GOLDEN_ANGLE
+    ring = _COIL_DISTANCE_MM * np.sqrt(1 - (0.6 * height) ** 2)
+    place = (ring * np.cos(azimuth), ring * np.sin(azimuth), 0.6 * _COIL_DISTANCE_MM * height)
+    x, y, z = np.ix_(*((p - q).astype(np.float32) for p, q in zip(_positions(head), place, strict=True)))
+    distance = x * x + y * y + z * z
+    strength: Volume = (np.float32(_COIL_RADIUS_MM**2) / (distance + np.float32(_COIL_RADIUS_MM**2))) ** np.float32(1.5)
+    inwards = np.cos(azimuth) * x + np.sin(azimuth) * y
+    sideways = np.cos(azimuth) * y - np.sin(azimuth) * x
+    turn: Volume = np.broadcast_to(np.arctan2(sideways, -inwards), strength.shape).astype(np.float32)
+    return strength, turn
 
 
 def phase_to_integers(phase: Volume) -> NDArray[np.uint16]:

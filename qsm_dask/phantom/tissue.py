@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 CHI_PER_IRON = 0.690e-3
 """Slope of susceptibility over iron [ppm per µg/g wet weight]."""
@@ -72,11 +72,18 @@ class Look(NamedTuple):
     chi : susceptibility relative to water [ppm].
     r2star : effective transverse relaxation [1/s].
     signal : at echo time zero [a.u.].
+    dia : magnitude of the diamagnetic part of chi [ppm]; only the brain's is told.
     """
 
     chi: float
     r2star: float
     signal: float
+    dia: float = 0.0
+
+
+def r2prime(para: Any, dia: Any, b0: float) -> Any:
+    """R2' [1/s] of para- and of |dia|magnetic susceptibility [ppm] at `b0` [T]."""
+    return R2PRIME_PER_PPM * b0 / 3.0 * (para + dia)
 
 
 @dataclass(frozen=True)
@@ -102,7 +109,7 @@ class Tissue:
 
     def look(self, b0: float) -> Look:
         """What it looks like at `b0` [T]: R2 is kept, R2' grows in proportion to the field."""
-        return Look(self.chi, self.r2 + R2PRIME_PER_PPM * b0 / 3.0 * (self.para + self.dia), self.signal)
+        return Look(self.chi, self.r2 + r2prime(self.para, self.dia, b0), self.signal, self.dia)
 
 
 BRAIN: Mapping[str, Tissue] = MappingProxyType(

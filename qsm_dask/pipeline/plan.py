@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from qsm_dask.errors import ConfigError, StageError
+from qsm_dask.digests import digest_of
+from qsm_dask.errors import StageError
 from qsm_dask.kernels.solved import Solved
-from qsm_dask.pipeline.steps import Step, digest_of
-from qsm_dask.quantities import NODES, quantity
+from qsm_dask.pipeline.steps import Step
+from qsm_dask.quantities import quantity
 from qsm_dask.scan import Geometry
 
 
@@ -135,7 +136,7 @@ class Plan:
             outputs, solved = call(step, [live[name] for name in step.inputs])
             live.update(outputs)
             origin.update(dict.fromkeys(outputs, node.name))
-            records.append(_record(step, time.perf_counter() - started, solved))
+            records.append(record(step, time.perf_counter() - started, solved))
             if step is node.steps[-1]:
                 _check_stored(node, live)
                 seconds = sum(record["seconds"] for record in records)
@@ -168,114 +169,6 @@ class Plan:
             yield node, step, [name for name, final in last.items() if final == index]
 
 
-def make_plan(
-    slots: Sequence[Sequence[Step]],
-    goal: Collection[str],
-    keep: Collection[str],
-    geometry: Geometry,
-    available: Collection[str],
-) -> Plan:
-    """Choose the steps that run on a scan and group them into nodes.
-
-    A step is left out, with the reason, when the scan lacks what it needs, when what it
-    makes was ingested already, or when nothing that remains reads its result.
-
-    Raises
-    ------
-    ConfigError : a quantity of `goal` cannot be had.
-    """
-    active, left_out = _choose(slots, geometry, available)
-    have = {*available, *(name for step in active for name in step.outputs)}
-    for name in goal:
-        if name not in have:
-            raise ConfigError(f"{name} cannot be computed: {'; '.join(left_out)}")
-    kept = {*goal, *keep}
-    steps = _needed(active, {*kept, *_leaves(slots)}, kept, left_out)
-    return Plan(geometry, _group(steps, kept), tuple(left_out))
-
-
-def _choose(
-    slots: Sequence[Sequence[Step]], geometry: Geometry, available: Collection[str]
-) -> tuple[list[Step], list[str]]:
-    """Per slot the first step that can run; and why the others cannot."""
-    ingested = {name for name in available if quantity(name).node != "ingest"}
-    have = set(available)
-    active, left_out = [], []
-    for slot in slots:
-        reasons = []
-        for step in slot:
-            reason = _obstacle(step, geometry, have, ingested)
-            if reason is None:
-                active.append(step)
-                have.update(step.outputs)
-                break
-            reasons.append(f"{step.stage}: {reason}")
-        else:
-            left_out += reasons
-    return active, left_out
-
-
-def _obstacle(step: Step, geometry: Geometry, have: Collection[str], ingested: Collection[str]) -> str | None:
-    if step.outputs[0] in ingested and not step.refines:
-        return f"{step.outputs[0]} was ingested"
-    missing = [name for name in step.required if name not in have]
-    if missing:
-        return f"lacks {', '.join(missing)}"
-    return step.method.applies(geometry)
-
-
-def _leaves(slots: Sequence[Sequence[Step]]) -> set[str]:
-    """What the steps make that exist for their own sake: no later step reads any of it."""
-    leaves: set[str] = set()
-    read_later: set[str] = set()
-    for slot in reversed(slots):
-        outputs = {name for step in slot for name in step.outputs}
-        if not outputs & read_later:
-            leaves |= outputs
-        read_later.update(name for step in slot for name in step.inputs)
-    return leaves
-
-
-def _needed(active: Sequence[Step], wanted: set[str], kept: set[str], left_out: list[str]) -> list[Step]:
-    """The steps that lead to what is wanted; a step runs for its first output, or for any that is kept."""
-    needed = set(wanted)
-    steps: list[Step] = []
-    for step in reversed(active):
-        if step.outputs[0] in needed or kept & needed & set(step.outputs):
-            needed -= set(step.outputs)
-            needed |= set(step.inputs)
-            steps.insert(0, step)
-        else:
-            left_out.append(f"{step.stage}: nothing that remains reads {step.outputs[0]}")
-    return steps
-
-
-def _group(steps: Sequence[Step], keep: Collection[str]) -> tuple[PlanNode, ...]:
-    """Cut the list of steps where the next commit begins; order in the file is order of execution."""
-    groups: dict[str, list[Step]] = {}
-    index = 1
-    for step in steps:
-        index = max(index, NODES.index(quantity(step.outputs[0]).node))
-        groups.setdefault(NODES[index], []).append(step)
-    nodes: list[PlanNode] = []
-    later: set[str] = set()
-    for name, group in reversed(groups.items()):
-        reads: list[str] = []
-        written: dict[str, None] = {}
-        for step in group:
-            reads += [read for read in step.inputs if read not in written and read not in reads]
-            written.update(dict.fromkeys(step.outputs))
-        stores = tuple(item for item in written if item in later or item in keep or _always_stored(item))
-        nodes.insert(0, PlanNode(name, tuple(group), tuple(reads), stores))
-        later.update(reads)
-    return tuple(nodes)
-
-
-def _always_stored(name: str) -> bool:
-    known = quantity(name)
-    return known.stored and known.node != "ingest"
-
-
 def _bytes(name: str, geometry: Geometry) -> int:
     known = quantity(name)
     if known.dims[-1:] != ("z",):
@@ -304,8 +197,9 @@ def call(step: Step, values: Sequence[Any]) -> tuple[dict[str, Any], Solved | No
     return dict(zip(step.outputs, arrays, strict=True)), solved
 
 
-def _record(step: Step, seconds: float, solved: Solved | None) -> dict[str, Any]:
-    record = {
+def record(step: Step, seconds: float, solved: Solved | None) -> dict[str, Any]:
+    """The provenance of a step: stage, version, parameters, citation, seconds and how its iteration ended."""
+    said = {
         "stage": step.stage,
         "version": step.method.version,
         "parameters": dict(step.parameters),
@@ -313,8 +207,8 @@ def _record(step: Step, seconds: float, solved: Solved | None) -> dict[str, Any]
         "seconds": round(seconds, 6),
     }
     if solved is not None:
-        record["solved"] = asdict(solved)
-    return record
+        said["solved"] = asdict(solved)
+    return said
 
 
 def _check_stored(node: PlanNode, live: Mapping[str, Any]) -> None:

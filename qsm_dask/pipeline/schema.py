@@ -8,10 +8,11 @@ from typing import Any
 
 from qsm_dask import resources
 from qsm_dask.errors import ConfigError
+from qsm_dask.pipeline.choice import make_plan
 from qsm_dask.pipeline.parameters import resolve
-from qsm_dask.pipeline.plan import Plan, make_plan
+from qsm_dask.pipeline.plan import Plan
 from qsm_dask.pipeline.steps import Step
-from qsm_dask.quantities import RAW, base_name
+from qsm_dask.quantities import BESIDE, RAW, base_name, quantity
 from qsm_dask.scan import Geometry
 from qsm_dask.stages import STAGES, Stage
 
@@ -39,6 +40,11 @@ class Pipeline:
     keep: tuple[str, ...] = ()
     summary: str = ""
     source: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    def __repr__(self) -> str:
+        """Its steps, as a file would list them."""
+        steps = " > ".join(" or ".join(step.stage for step in slot) for slot in self.slots)
+        return f"Pipeline({self.name!r}: {steps})"
 
     @classmethod
     def from_yaml(cls, name: str | Path, stages: Mapping[str, Stage] = STAGES) -> "Pipeline":
@@ -86,11 +92,16 @@ class Pipeline:
         ConfigError : a step reads what neither a scan nor an earlier step gives, or
             `goal` or `keep` name what no step makes.
         """
-        have = {*available, "dseg"}
+        have = {*available, *BESIDE}
         made: set[str] = set()
         for slot in self.slots:
             for step in slot:
                 for name in step.required:
+                    if quantity(name).streamed:
+                        raise ConfigError(
+                            f"pipeline {self.name}: {step.stage} runs while scans are ingested, before any pipeline: "
+                            "leave it out"
+                        )
                     if name not in have:
                         close = get_close_matches(name, have, 1)
                         raise ConfigError(
@@ -160,7 +171,7 @@ def read_step(pipeline: str, entry: Any, stages: Mapping[str, Stage] = STAGES) -
         raise ConfigError(f"pipeline {pipeline}: a step is 'stage' or 'stage: {{parameter: value}}', got {entry!r}")
     ((name, given),) = entry.items()
     if name not in stages:
-        close = get_close_matches(str(name), stages, 1)
+        close = [one for one in stages if one.endswith(f".{name}")] or get_close_matches(str(name), stages, 1)
         raise ConfigError(f"pipeline {pipeline}: no stage {name!r}; {_hint(close, sorted(stages))}")
     given = dict(given or {})
     stage = stages[name]

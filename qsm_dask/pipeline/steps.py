@@ -1,19 +1,12 @@
 """One bound step: a stage, its parameters, and the names it reads and writes."""
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from qsm_dask.digests import digest_of
 from qsm_dask.stages import Stage
-
-
-def digest_of(content: Any) -> str:
-    """BLAKE2b of plain values, as hexadecimal; equal values give equal digests everywhere."""
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.blake2b(canonical.encode(), digest_size=16).hexdigest()
 
 
 @dataclass(frozen=True)

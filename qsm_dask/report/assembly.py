@@ -21,7 +21,13 @@ COLUMNS = 6
 _PREFERRED = ("caudate", "putamen", "pallid", "red_nucleus", "nigra", "dentate", "thalam", "accumbens")
 _PERSON = ("age", "sex", "group", "diagnosis", "site", "scanner")
 _PERSON_COLUMNS = 5
-_TITLES = {"chi": "Median susceptibility", "r2star": "Median R2*"}
+_TITLES = {
+    "chi": "Median susceptibility",
+    "r2star": "Median R2*",
+    "r2prime": "Median R2'",
+    "chi_para": "Median paramagnetic susceptibility",
+    "chi_dia": "Median diamagnetic susceptibility",
+}
 _SIDES: tuple[Side, ...] = ("left", "right", "")
 
 
@@ -116,7 +122,8 @@ def sources(found: Mapping[str, Counter[str]]) -> tuple[Source, ...]:
 def origin(source: Mapping[str, Any]) -> str:
     """Where a quantity was read from, in words that many scans share."""
     if source["from"] == "raw":
-        return f"raw data ({source['key']})" if "key" in source else "raw data"
+        how = source.get("key") or (f"{source['coils']} coils" if "coils" in source else "")
+        return f"raw data ({how})" if how else "raw data"
     files = source.get("files", ())
     folder = str(files[0]).partition("/sub-")[0] if files and "/sub-" in str(files[0]) else ""
     return folder or str(source["from"])

@@ -2,7 +2,8 @@
 
 from qsm_dask.store.cohort import CohortStore
 from qsm_dask.store.commit import ArrayEntry, Commit
-from qsm_dask.store.layout import INGEST_KEY, PIPELINE
+from qsm_dask.store.layout import INGEST_KEY
 from qsm_dask.store.recorder import Recorder
+from qsm_dask.store.sweep import Leftover
 
-__all__ = ["INGEST_KEY", "PIPELINE", "ArrayEntry", "CohortStore", "Commit", "Recorder"]
+__all__ = ["INGEST_KEY", "ArrayEntry", "CohortStore", "Commit", "Leftover", "Recorder"]

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qsm_dask.digests import DIGEST_SIZE, checksum
 from qsm_dask.errors import DamageError, StoreError
 from qsm_dask.quantities import COORDINATES, Quantity, quantity
 from qsm_dask.store.coding import METADATA, ArrayCoder, array_metadata, group_metadata
-from qsm_dask.store.commit import DIGEST_SIZE, ArrayEntry, Commit, checksum
+from qsm_dask.store.commit import ArrayEntry, Commit
 from qsm_dask.store.files import Files
 from qsm_dask.store.layout import check_array_name, marker
 
@@ -77,11 +78,9 @@ def encoded(
         metadata = array_metadata(array.shape, array.dtype, meaning.dims, described)
         entries[name] = _entry(array, meaning, metadata)
         yield f"{folder}/{name}/{METADATA}", metadata
-        coder = ArrayCoder(metadata)
-        for rows in coder.batches():
-            for file, data in coder.encode(rows, array).items():
-                entries[name]["chunks"][f"{name}/{file}"] = len(data)
-                yield f"{folder}/{name}/{file}", data
+        for file, data in ArrayCoder(metadata).encode(array):
+            entries[name]["chunks"][f"{name}/{file}"] = len(data)
+            yield f"{folder}/{name}/{file}", data
 
 
 def raw_bytes(array: NDArray[Any]) -> memoryview:
@@ -137,11 +136,12 @@ def _alterations(files: Files, commit: Commit, name: str) -> list[Damage]:
     if coder is None:
         return damages
     digest = blake2b(digest_size=DIGEST_SIZE)
-    for rows in coder.batches():
-        values, found = _batch(files, commit, name, coder, rows)
-        damages += found
-        if values is not None:
-            digest.update(raw_bytes(values))
+    values = np.empty(coder.shape[-3:], coder.dtype)
+    for file, _ in coder.chunks():
+        damage = _decode(files, commit, f"{name}/{file}", coder, values)
+        if damage is not None:
+            damages.append(damage)
+        digest.update(raw_bytes(values))
     if not damages and digest.hexdigest() != commit.arrays[name]["digest"]:
         damages.append(_damage(files, commit, name, "decodes to other values than were committed"))
     return damages
@@ -157,26 +157,16 @@ def _opened(files: Files, commit: Commit, name: str) -> tuple[ArrayCoder | None,
     return ArrayCoder(metadata), []
 
 
-def _batch(
-    files: Files, commit: Commit, name: str, coder: ArrayCoder, rows: slice
-) -> tuple[NDArray[Any] | None, list[Damage]]:
-    data = {file: files.get(f"{commit.folder}/{name}/{file}") for file in coder.chunks(rows)}
-    present = {file: content for file, content in data.items() if content is not None}
-    damages = [_damage(files, commit, f"{name}/{file}", "is missing") for file in data if file not in present]
-    values = _decoded(coder, rows, present)
-    if values is None:
-        altered = [file for file, content in present.items() if _decoded(coder, rows, {file: content}) is None]
-        damages += [
-            _damage(files, commit, f"{name}/{file}", "has been altered: its checksum does not fit") for file in altered
-        ]
-    return (None if damages else values), damages
-
-
-def _decoded(coder: ArrayCoder, rows: slice, present: Mapping[str, bytes]) -> NDArray[Any] | None:
+def _decode(files: Files, commit: Commit, file: str, coder: ArrayCoder, out: NDArray[Any]) -> Damage | None:
+    """Fill `out` from one chunk file, or say what is wrong with it."""
+    data = files.get(f"{commit.folder}/{file}")
+    if data is None:
+        return _damage(files, commit, file, "is missing")
     try:
-        return coder.decode(rows, present)
+        coder.decode(data, out)
     except (ValueError, RuntimeError):  # a checksum that does not fit; Blosc's own complaint
-        return None
+        return _damage(files, commit, file, "has been altered: its checksum does not fit")
+    return None
 
 
 def read_array(files: Files, commit: Commit, name: str, rows: slice | None = None) -> NDArray[Any]:
@@ -189,19 +179,13 @@ def read_array(files: Files, commit: Commit, name: str, rows: slice | None = Non
     coder, damages = _opened(files, commit, name)
     if coder is None:
         raise damage_error(files, damages)
-    batches = [rows] if rows is not None else list(coder.batches())
-    if len(batches) == 1:
-        return _sound(files, commit, name, coder, batches[0])
-    values = np.empty(coder.shape, coder.dtype)
-    for batch in batches:
-        values[batch] = _sound(files, commit, name, coder, batch)
-    return values
-
-
-def _sound(files: Files, commit: Commit, name: str, coder: ArrayCoder, rows: slice) -> NDArray[Any]:
-    values, damages = _batch(files, commit, name, coder, rows)
-    if values is None:
-        raise damage_error(files, damages)
+    start, stop, _ = (rows or slice(None)).indices(coder.shape[0] if coder.shape else 1)
+    values = np.empty((stop - start, *coder.shape[1:]) if coder.shape else (), coder.dtype)
+    for file, index in coder.chunks(rows):
+        volume = values[(index[0] - start, *index[1:])] if index else values
+        damage = _decode(files, commit, f"{name}/{file}", coder, volume)
+        if damage is not None:
+            raise damage_error(files, [damage])
     return values
 
 

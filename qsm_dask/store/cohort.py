@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from qsm_dask.errors import DamageError, StoreError
 from qsm_dask.scan import ScanKey
-from qsm_dask.store import attempts, founding
+from qsm_dask.store import attempts, founding, sweep
 from qsm_dask.store.commit import Commit, outputs_digest, plain
 from qsm_dask.store.files import files_at
 from qsm_dask.store.index import Index
-from qsm_dask.store.layout import INGEST_KEY, MARKER, SCANS, check_document_name, marker, node_folder
+from qsm_dask.store.layout import COHORT, INGEST_KEY, MARKER, SCANS, check_document_name, marker, node_folder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,6 +70,13 @@ class CohortStore:
         """
         founding.check(files_at(path))
         return cls(path)
+
+    def abandon(self) -> bool:
+        """Make a cohort that holds nothing yet an empty place again; whether it held nothing."""
+        empty = self._files.names("") == [COHORT]
+        if empty:
+            self._files.remove(COHORT)
+        return empty
 
     @property
     def path(self) -> Path:
@@ -236,9 +243,9 @@ class CohortStore:
                 ) from None
             return use(fresh)
 
-    def verify(self, commit: Commit) -> list[str]:
-        """What is wrong with a commit, one line an object; all its arrays are decoded and compared."""
-        return [str(damage) for damage in attempts.damages_of(self._files, commit)]
+    def verify(self, commit: Commit) -> list[attempts.Damage]:
+        """What is wrong with a commit, object by object; all its arrays are decoded and compared."""
+        return attempts.damages_of(self._files, commit)
 
     def committed(self, scan: ScanKey) -> list[tuple[str, str]]:
         """Every (node, key) of a scan that has a commit, by listing its folder; for repair, not for status."""
@@ -246,8 +253,31 @@ class CohortStore:
         found = [(node, key) for node in self._files.names(top) for key in self._files.names(f"{top}/{node}")]
         return [(node, key) for node, key in found if MARKER in self._files.names(f"{top}/{node}/{key}")]
 
+    def stored_scans(self) -> list[ScanKey]:
+        """Every scan that has a folder, whether or not the index knows it, by listing; for repair, not for status."""
+        found = []
+        for name in self._files.names(SCANS):
+            with suppress(ValueError):  # a folder that somebody else put there
+                found.append(ScanKey.parse(name))
+        return found
+
+    def leftovers(
+        self, scan: ScanKey, older_than_s: float, replaced: Iterable[tuple[str, str]] = ()
+    ) -> list[sweep.Leftover]:
+        """What a scan's folder holds that nobody will read; see `sweep.leftovers`."""
+        return sweep.leftovers(self._files, scan, older_than_s, frozenset(replaced))
+
+    def discard(self, leftover: sweep.Leftover) -> None:
+        """Remove a leftover.
+
+        Raises
+        ------
+        StoreError : it cannot be removed.
+        """
+        sweep.discard(self._files, leftover)
+
     def record(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Append rows to the cohort index: what was started, done, skipped or failed.
+        """Append rows to the cohort index: what was done, skipped or failed.
 
         Parameters
         ----------
@@ -280,11 +310,7 @@ class CohortStore:
         -------
         int : how many there are. Rows of other nodes come back with the next run.
         """
-        scans = []
-        for name in self._files.names(SCANS):
-            with suppress(ValueError):  # a folder that somebody else put there
-                scans.append(ScanKey.parse(name))
-        commits = [self.intact(scan, "ingest", INGEST_KEY) for scan in scans]
+        commits = [self.intact(scan, "ingest", INGEST_KEY) for scan in self.stored_scans()]
         rows = [commit.row() for commit in commits if commit is not None]
         self.record(rows)
         return len(rows)

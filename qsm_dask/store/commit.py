@@ -4,15 +4,13 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from hashlib import blake2b
 from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
+from qsm_dask.digests import canonical, checksum, digest_of
 from qsm_dask.scan import ScanKey
 from qsm_dask.store.layout import FORMAT, node_folder
-
-DIGEST_SIZE = 16
 
 
 class MetadataEntry(TypedDict):
@@ -131,20 +129,10 @@ class Commit:
         return cls(**{**values, "scan": ScanKey.parse(content["scan"])})
 
 
-def checksum(data: bytes | memoryview) -> str:
-    """BLAKE2b-128 in hexadecimal."""
-    return blake2b(data, digest_size=DIGEST_SIZE).hexdigest()
-
-
 def outputs_digest(arrays: Mapping[str, ArrayEntry]) -> str:
     """Digest of what was computed, whoever did it, when and where."""
     outputs = [[name, entry["dtype"], entry["shape"], entry["digest"]] for name, entry in sorted(arrays.items())]
-    return checksum(canonical(outputs))
-
-
-def canonical(value: Any) -> bytes:
-    """One JSON text per value."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+    return digest_of(outputs)
 
 
 def plain(value: Any) -> Any:

@@ -10,12 +10,14 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from qsm_dask.digests import checksum
 from qsm_dask.errors import DamageError, StoreError
 from qsm_dask.quantities import COORDINATES, NODES, SPACE, quantity
 from qsm_dask.scan import ScanKey
-from qsm_dask.store.commit import Commit, checksum
+from qsm_dask.store.commit import Commit
+from qsm_dask.store.documents import PIPELINE
 from qsm_dask.store.index import facts_of
-from qsm_dask.store.layout import INGEST_KEY, PIPELINE
+from qsm_dask.store.layout import INGEST_KEY
 
 if TYPE_CHECKING:
     from qsm_dask.store.cohort import CohortStore
@@ -52,7 +54,8 @@ class _RegionBlock:
                 raise DamageError(f"{scan} regions: its commit is gone; `qsm-dask process` computes it again")
             arrays = self._store.read(commit, ("region_labels", "region_values"))
             columns = [self._columns[dict(names)[int(label)]] for label in arrays["region_labels"]]
-            values[:, row, columns] = arrays["region_values"]
+            found = arrays["region_values"]  # of the maps there were when they were stored
+            values[: found.shape[0], row, columns] = found
         return values
 
 
@@ -78,7 +81,7 @@ def cohort_dataset(store: "CohortStore") -> xr.Dataset:
 
     Returns
     -------
-    xarray.Dataset : one variable a map (`chi` [ppm], `r2star` [1/s]) with dims (scan, region,
+    xarray.Dataset : one variable a map (`chi` [ppm], `r2star` [1/s], …) with dims (scan, region,
         statistic), lazy, in blocks of 256 scans. Regions are the union over scans, by
         name; a region or map that a scan lacks is NaN. `subject` and `session` stand
         along `scan`. Opening reads the index only.

@@ -1,18 +1,20 @@
 """The seam between the store and where its bytes lie: GET and PUT by key.
 
 Everything above asks for nothing that an object store lacks: no renaming of folders,
-no locks, no appending. A backend for one needs these seven members and passes the
+no locks, no appending. A backend for one needs these eight members and passes the
 contract suite in `tests/store/test_files.py`.
 """
 
 import errno
 import os
 import shutil
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from tempfile import NamedTemporaryFile
+from typing import Protocol, TypeVar
 from uuid import uuid4
 
 from qsm_dask.errors import StoreError
@@ -41,12 +43,17 @@ class Files(Protocol):
     def sizes(self, prefix: str) -> dict[str, int]:
         """Every object below `prefix` with its size in bytes; empty if there is none."""
 
+    def ages(self, prefix: str) -> dict[str, float]:
+        """Every object below `prefix` with the seconds since it was written, by the clock of the backend."""
+
     def names(self, prefix: str) -> list[str]:
         """The next parts of the keys below `prefix` (all keys if it is empty), sorted; empty if there is none."""
 
     def remove(self, prefix: str) -> None:
         """Remove the object or everything below the prefix, if it exists."""
 
+
+Item = TypeVar("Item")
 
 _WRITERS = 4
 _BATCH_BYTES = 32 * 2**20
@@ -63,7 +70,7 @@ _ADVICE = {
 
 
 @contextmanager
-def _explained(action: str, path: Path) -> Iterator[None]:
+def _explained(action: str, path: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -75,69 +82,112 @@ class LocalFiles:
     """A folder."""
 
     def __init__(self, root: Path) -> None:
-        self._root = root
+        self._root = str(root)
+        self._durable = {self._root}  # folders whose entry in their parent this process has synced
 
     @property
     def url(self) -> str:
         """The folder."""
-        return str(self._root)
+        return self._root
 
-    def _path(self, key: str) -> Path:
-        return self._root / inside(key)
+    def _path(self, key: str) -> str:
+        return f"{self._root}/{inside(key)}"
+
+    @cached_property
+    def _writers(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(_WRITERS, "store-writer")
 
     def get(self, key: str) -> bytes | None:
         """The content of a file, or None."""
         path = self._path(key)
         with _explained("read", path):
             try:
-                return path.read_bytes()
+                with open(path, "rb") as file:
+                    return file.read()
             except (FileNotFoundError, NotADirectoryError):
                 return None
 
     def put(self, key: str, data: bytes) -> None:
         """Replace a file in one step, and leave no half of it behind."""
         path = self._path(key)
-        draft = path.with_name(f".{path.name}.{uuid4().hex}")
+        folder, name = os.path.split(path)
+        draft = f"{folder}/.{name}.{uuid4().hex}"
         with _explained("write", path):
-            stale = {path.parent} if path.parent.is_dir() else self._above(path)
-            path.parent.mkdir(parents=True, exist_ok=True)
+            self._make(folder)
             try:
                 _write(draft, data)
-                draft.replace(path)
+                os.replace(draft, path)
             except BaseException:
-                draft.unlink(missing_ok=True)
+                with suppress(FileNotFoundError):
+                    os.unlink(draft)
                 raise
-        for folder in stale:
-            _sync_folder(folder)
+        self._sync([folder])
 
     def put_all(self, objects: Iterable[tuple[str, bytes]]) -> None:
         """Write files that nobody reads yet, then make their folders durable."""
-        # Syncs that wait together share one commit of the file system's journal: ten times faster on a busy disk.
-        with ThreadPoolExecutor(_WRITERS) as writers:
-            try:
-                folders = self._write_all(objects, writers)
-                list(writers.map(_sync_folder, folders))
-            finally:
-                writers.shutdown(cancel_futures=True)
+        folders: dict[str, None] = {}
+        for batch in batches(objects):
+            files = [(self._path(key), data) for key, data in batch]
+            for folder in dict.fromkeys(os.path.dirname(path) for path, _ in files):
+                if folder not in folders:
+                    with _explained("write", folder):
+                        self._make(folder)
+                    folders[folder] = None
+            self._each(_write_explained, files)
+        self._sync(folders)
 
-    def _write_all(self, objects: Iterable[tuple[str, bytes]], writers: ThreadPoolExecutor) -> set[Path]:
-        folders: set[Path] = set()
-        for batch in _batches(objects):
-            paths = [(self._path(key), data) for key, data in batch]
-            for folder in {path.parent for path, _ in paths} - folders:
-                with _explained("write", folder):
-                    folder.mkdir(parents=True, exist_ok=True)
-            folders |= {parent for path, _ in paths for parent in self._above(path)}
-            list(writers.map(_write_explained, *zip(*paths, strict=True)))
-        return folders
+    def _make(self, folder: str) -> None:
+        """Make a folder and those above it, and forget that one of this name was durable."""
+        try:
+            os.mkdir(folder)
+        except FileExistsError:
+            return
+        except FileNotFoundError:
+            if folder == self._root:
+                os.makedirs(folder, exist_ok=True)
+                return
+            self._make(os.path.dirname(folder))
+            self._make(folder)
+            return
+        self._durable.discard(folder)
 
-    def _above(self, path: Path) -> set[Path]:
-        """All folders between the root and a file: one that a rival has just made may not be durable yet."""
-        return {parent for parent in path.parents if parent.is_relative_to(self._root)}
+    def _sync(self, folders: Iterable[str]) -> None:
+        """Make what lies in folders durable, and the folders themselves, which a rival may just have made."""
+        stale = dict.fromkeys(folders)
+        entered: set[str] = set()
+        for folder in tuple(stale):
+            above = folder
+            while above not in self._durable and above not in entered:
+                entered.add(above)
+                above = os.path.dirname(above)
+                stale[above] = None
+        self._each(_sync_folder, stale)
+        self._durable |= entered
+
+    def _each(self, act: Callable[[Item], None], items: Iterable[Item]) -> None:
+        """Act on items in a few threads.
+
+        Syncs that wait together share one commit of the file system's journal: ten times
+        faster on a busy disk.
+        """
+        found = list(items)
+        shares = [found[n::_WRITERS] for n in range(min(_WRITERS, len(found)))]
+        begun = [self._writers.submit(_act_on, act, share) for share in shares]
+        wait(begun)  # whoever cleans up after a failure must find nobody writing
+        for share in begun:
+            share.result()
 
     def sizes(self, prefix: str) -> dict[str, int]:
         """Every file below the folder, with its size."""
-        found: dict[str, int] = {}
+        return {key: state.st_size for key, state in self._states(prefix)}
+
+    def ages(self, prefix: str) -> dict[str, float]:
+        """Every file below the folder, with its age by the clock of the file system, which may be another machine's."""
+        with _explained("write", self._root), NamedTemporaryFile(dir=self._root, prefix=".clock.") as probe:
+            now = os.stat(probe.name).st_mtime
+        return {key: now - state.st_mtime for key, state in self._states(prefix)}
+
+    def _states(self, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
         with _explained("list", self._path(prefix)):
             folders = [prefix]
             while folders:
@@ -149,17 +199,16 @@ class LocalFiles:
                             if entry.is_dir():
                                 folders.append(key)
                             else:
-                                found[key] = entry.stat().st_size
+                                yield key, entry.stat()
                 except (FileNotFoundError, NotADirectoryError):
                     continue
-        return found
 
     def names(self, prefix: str) -> list[str]:
         """What lies in the folder, without drafts and other hidden files."""
         path = self._path(prefix) if prefix else self._root
         with _explained("list", path):
             try:
-                return sorted(entry.name for entry in path.iterdir() if not entry.name.startswith("."))
+                return sorted(name for name in os.listdir(path) if not name.startswith("."))
             except (FileNotFoundError, NotADirectoryError):
                 return []
 
@@ -168,14 +217,14 @@ class LocalFiles:
         path = self._path(prefix)
         with _explained("remove", path):
             try:
-                path.unlink()
+                os.unlink(path)
             except (IsADirectoryError, PermissionError):
                 shutil.rmtree(path)
             except FileNotFoundError:
                 return
 
 
-def _batches(objects: Iterable[tuple[str, bytes]]) -> Iterator[list[tuple[str, bytes]]]:
+def batches(objects: Iterable[tuple[str, bytes]]) -> Iterator[list[tuple[str, bytes]]]:
     """Objects by 32 MiB: whoever packs them is not disturbed by those who write, and memory stays bounded."""
     batch: list[tuple[str, bytes]] = []
     for key, data in objects:
@@ -187,19 +236,25 @@ def _batches(objects: Iterable[tuple[str, bytes]]) -> Iterator[list[tuple[str, b
         yield batch
 
 
-def _write_explained(path: Path, data: bytes) -> None:
+def _act_on(act: Callable[[Item], None], items: Sequence[Item]) -> None:
+    for item in items:
+        act(item)
+
+
+def _write_explained(item: tuple[str, bytes]) -> None:
+    path, data = item
     with _explained("write", path):
         _write(path, data)
 
 
-def _write(path: Path, data: bytes) -> None:
-    with path.open("xb") as file:
+def _write(path: str, data: bytes) -> None:
+    with open(path, "xb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
 
 
-def _sync_folder(folder: Path) -> None:
+def _sync_folder(folder: str) -> None:
     with _explained("write", folder):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -212,12 +267,14 @@ def _sync_folder(folder: Path) -> None:
 
 
 def files_at(place: str | Path) -> Files:
-    """The backend of a place.
+    """The backend of a place: a folder, or a URL of an object store.
 
     Raises
     ------
     StoreError : no backend serves such a place.
     """
     if "://" in str(place):
-        raise StoreError(f"{place}: a cohort is a folder of this machine or of a file system that it mounts")
+        from qsm_dask.store.objects import ObjectFiles  # what needs an extra is imported when asked for
+
+        return ObjectFiles(str(place))
     return LocalFiles(Path(place).absolute())

@@ -2,8 +2,8 @@
 
 import json
 
+from qsm_dask.digests import canonical
 from qsm_dask.errors import StoreError
-from qsm_dask.store.commit import canonical
 from qsm_dask.store.files import Files
 from qsm_dask.store.layout import COHORT, FORMAT
 

@@ -4,7 +4,7 @@ The index is a cache; commits are the truth. Every driver appends segments under
 name, so two drivers never write one object. Readers merge all segments and keep the
 newest row of each (scan, node). When segments become many, whoever appends next merges
 them: it writes one segment that holds them all, and only then removes them. A reader
-that finds a listed segment gone lists again.
+lists until nothing has changed while it read.
 """
 
 import json
@@ -17,12 +17,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from qsm_dask.digests import canonical, checksum
 from qsm_dask.errors import DamageError, StoreError
-from qsm_dask.store.commit import canonical, checksum, plain
+from qsm_dask.store.commit import plain
 from qsm_dask.store.files import Files
 from qsm_dask.store.layout import INDEX
 
-STATES = ("done", "failed", "skipped", "started")
+STATES = ("done", "failed", "skipped")
 
 SCHEMA = pa.schema(
     [
@@ -84,14 +85,13 @@ class Index:
         if row["state"] not in STATES:
             raise StoreError(f"{row['scan']} {row['node']}: state {row['state']!r} is none of {', '.join(STATES)}")
         self._rows += 1
-        facts = row.get("facts") or {}
         given = {name: value for name, value in row.items() if value is not None}
         return {
             **_TEXTS,
             "time": datetime.now(UTC),
             **given,
             "scan": str(row["scan"]),
-            "facts": facts if isinstance(facts, str) else canonical(plain(facts)).decode(),
+            "facts": facts_text(row),
             "driver": self._driver,
             "n": self._rows,
         }
@@ -131,11 +131,14 @@ class Index:
         ------
         DamageError : a segment is torn or altered.
         """
+        names = self._names()
         for _ in range(_PATIENCE):
-            names = self._names()
             tables = {name: self._read[name] if name in self._read else self._segment(name) for name in names}
             self._read = {name: table for name, table in tables.items() if table is not None}
-            if len(self._read) == len(names):
+            # A listing is not one instant: it may have passed where a merged segment appeared, and met the merged ones
+            # gone. Whatever a rival removed by then, the next listing shows what holds it.
+            listed, names = names, self._names()
+            if len(self._read) == len(names) and names == listed:
                 if self._merged[0] != tuple(names):
                     self._merged = tuple(names), _newest(pa.concat_tables([SCHEMA.empty_table(), *self._read.values()]))
                 return self._merged[1].copy()
@@ -148,6 +151,12 @@ def _newest(table: pa.Table) -> pd.DataFrame:
     frame: pd.DataFrame = table.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
     frame = frame.sort_values(["scan", "node", "time", "n", "driver"], kind="stable")
     return frame.drop_duplicates(["scan", "node"], keep="last", ignore_index=True)
+
+
+def facts_text(row: Mapping[str, Any]) -> str:
+    """The facts of a row, as its column `facts` keeps them."""
+    facts = row.get("facts") or {}
+    return facts if isinstance(facts, str) else canonical(plain(facts)).decode()
 
 
 def facts_of(text: str) -> dict[str, Any]:

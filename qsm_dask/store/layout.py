@@ -1,7 +1,7 @@
 """Where things lie in a cohort, and how its arrays are cut and packed.
 
     cohort.json                                 what makes a folder a cohort
-    <document>                                  participants.parquet, pipeline.json, tables/regions.parquet, ...
+    <document>                                  what `store.documents` names
     index/<driver>-<n>-<checksum>.parquet       immutable segments of the cohort index
     scans/<scan>/<node>/<key>/COMMIT.json       names the attempt that counts
     scans/<scan>/<node>/<key>/<attempt>/        a Zarr v3 group: <array>/zarr.json, <array>/c.0.0.0.0, ...
@@ -24,9 +24,6 @@ FORMAT = 1
 
 INGEST_KEY = "input"
 """The one key of a scan's `ingest` node: its commit is replaced when the inputs change."""
-
-PIPELINE = "pipeline.json"
-"""The document in which `process` leaves the pipeline that it ran."""
 
 COMPRESSION = "zstd"
 LEVEL = 3

@@ -1,4 +1,4 @@
-"""Append rows to the cohort index in batches: one object for many outcomes, and none kept back for long."""
+"""Append news to the cohort index in batches: one object for many outcomes, and none kept back for long."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -6,13 +6,19 @@ from types import TracebackType
 from typing import Any, Self
 
 from qsm_dask.store.cohort import CohortStore
+from qsm_dask.store.index import facts_text
 
 _ROWS = 256
 _SECONDS = 5.0
+_SAID = ("state", "key", "digest", "reason", "facts")
+"""Columns in which rows differ that say something new; the others tell what it cost, who did it and when."""
 
 
 class Recorder:
     """Collects rows and records them when there are many, when they get old, and at the end of its `with` block.
+
+    A row that says what the index says already is left out: it would hide what the real run
+    cost, and every run of a cohort that is done would add as many rows as the cohort has.
 
     A driver that is killed loses rows, never results: commits are the truth, and the next
     run finds them and records them again.
@@ -22,6 +28,9 @@ class Recorder:
         self._cohort = cohort
         self._waiting: list[Mapping[str, Any]] = []
         self._flushed = time.monotonic()
+        columns = ["scan", "node", *_SAID]
+        rows = (dict(zip(columns, values, strict=True)) for values in cohort.index()[columns].itertuples(index=False))
+        self._known = {(row["scan"], row["node"]): _said(row) for row in rows}
 
     def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Take rows as `CohortStore.record` does.
@@ -30,7 +39,11 @@ class Recorder:
         ------
         StoreError : they were due to be written, and that failed.
         """
-        self._waiting += rows
+        for row in rows:
+            place, said = (str(row["scan"]), row["node"]), _said(row)
+            if self._known.get(place) != said:
+                self._known[place] = said
+                self._waiting.append(row)
         if len(self._waiting) >= _ROWS or time.monotonic() - self._flushed >= _SECONDS:
             self.flush()
 
@@ -52,3 +65,7 @@ class Recorder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.flush()
+
+
+def _said(row: Mapping[str, Any]) -> tuple[str, ...]:
+    return *(str(row.get(name) or "") for name in _SAID[:-1]), facts_text(row)

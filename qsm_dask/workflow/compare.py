@@ -1,15 +1,9 @@
 """The region tables of a cohort: long for programs, wide for people, and a dictionary of their columns.
 
-    tables/regions.parquet   a row a scan, map, region and statistic
-    tables/regions.tsv       a row a scan, joined with participants.tsv; tables/regions.json is its dictionary
-    tables/scans.tsv         every scan, with the reason where it has no values; tables/scans.json its dictionary
-    tables/warnings.json     what did not match
-
-Scans are read one at a time, so ten thousand fit; rows are sorted, and the same cohort
-gives the same bytes.
+Which there are, `store.documents` tells. Scans are read one at a time, so ten thousand fit;
+rows are sorted, and the same cohort gives the same bytes.
 """
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,21 +15,16 @@ from numpy.typing import NDArray
 
 from qsm_dask.dictionary import MOMENTS, describe, describe_value, unit_of
 from qsm_dask.errors import StoreError
-from qsm_dask.io.tables import parquet_bytes, read_parquet, tsv_bytes
-from qsm_dask.participants import Participants
+from qsm_dask.io.documents import json_bytes
+from qsm_dask.io.tables import parquet_bytes, tsv_bytes
+from qsm_dask.participants import Participants, read
 from qsm_dask.pipeline import Pipeline
 from qsm_dask.quantities import COORDINATES
 from qsm_dask.regions import column_name, split_side
 from qsm_dask.standing import Standing, standings
 from qsm_dask.store import CohortStore
 from qsm_dask.store.datasets import WHOLE, region_names
-
-LONG = "tables/regions.parquet"
-WIDE = "tables/regions.tsv"
-WIDE_DICTIONARY = "tables/regions.json"
-SCANS = "tables/scans.tsv"
-SCANS_DICTIONARY = "tables/scans.json"
-WARNINGS = "tables/warnings.json"
+from qsm_dask.store.documents import REGIONS, SCANS, SCANS_DICTIONARY, WARNINGS, WIDE, WIDE_DICTIONARY
 
 _TEXTS = ("scan", "participant_id", "session_id", "map", "region", "structure", "hemisphere")
 _LONG_COLUMNS = (*_TEXTS, "label", "statistic", "value", "unit", "reference")
@@ -126,21 +115,20 @@ def run(cohort: CohortStore, progress: Callable[[int, int, str], None] | None = 
     ------
     StoreError : a table cannot be written.
     """
-    document = cohort.read_document("participants.parquet")
     fixed = (*_KEYS, "chi_reference", *MOMENTS)
-    participants = Participants(None if document is None else read_parquet(document), fixed)
+    participants = Participants(read(cohort), fixed)
     tables = _Tables(cohort, participants, progress)
-    cohort.write_document(LONG, parquet_bytes(tables.batches(), _schema()))
+    cohort.write_document(REGIONS, parquet_bytes(tables.batches(), _schema()))
     wide = tables.wide
     lead = (*_KEYS, *participants.columns, "chi_reference", *MOMENTS)
     names = [f"{m}_{statistic}_{ending}" for m, ending, statistic in wide.order()]
     warnings = (*participants.warnings(), *_lacking(wide))
     cohort.write_document(WIDE, tsv_bytes([*lead, *names], wide.lines()))
-    cohort.write_document(WIDE_DICTIONARY, _json(_wide_dictionary(participants, wide)))
+    cohort.write_document(WIDE_DICTIONARY, json_bytes(_wide_dictionary(participants, wide)))
     cohort.write_document(SCANS, tsv_bytes(_SCAN_COLUMNS, tables.scans))
-    cohort.write_document(SCANS_DICTIONARY, _json({column: describe(column) for column in _SCAN_COLUMNS}))
-    cohort.write_document(WARNINGS, _json(list(warnings)))
-    written = (LONG, WIDE, WIDE_DICTIONARY, SCANS, SCANS_DICTIONARY, WARNINGS)
+    cohort.write_document(SCANS_DICTIONARY, json_bytes({column: describe(column) for column in _SCAN_COLUMNS}))
+    cohort.write_document(WARNINGS, json_bytes(list(warnings)))
+    written = (REGIONS, WIDE, WIDE_DICTIONARY, SCANS, SCANS_DICTIONARY, WARNINGS)
     return Summary(len(tables.scans), len(wide.rows), tables.without, warnings, written)
 
 
@@ -307,7 +295,3 @@ def _wide_dictionary(participants: Participants, wide: _Wide) -> dict[str, Any]:
         described = describe_value(m, statistic, ending, labels, relative if m == "chi" else "")
         entries[f"{m}_{statistic}_{ending}"] = described
     return entries
-
-
-def _json(content: Any) -> bytes:
-    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()

@@ -1,6 +1,5 @@
 """Write the maps of a cohort as BIDS derivatives: NIfTI with sidecars, in ppm, 1/s, s and Hz."""
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,21 +9,31 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qsm_dask import participants
 from qsm_dask.errors import DamageError
 from qsm_dask.io import documents, outputs
 from qsm_dask.io.nifti import write_volume
-from qsm_dask.io.tables import read_parquet
 from qsm_dask.kernels.reference import whole_brain
 from qsm_dask.pipeline import Pipeline, Plan, Step
+from qsm_dask.pipeline.plan import record
 from qsm_dask.provenance import software
 from qsm_dask.quantities import base_name
 from qsm_dask.scan import Geometry, ScanKey
 from qsm_dask.standing import Standing, standings
-from qsm_dask.store import PIPELINE, CohortStore, Commit
+from qsm_dask.store import CohortStore, Commit
+from qsm_dask.store.documents import DATASET, PIPELINE, read_json
 from qsm_dask.units import ppm_to_hz
 
 _NODES = ("regions", "maps", "field")
-_INGESTED = ("phase", "magnitude", "mask", "local_field", "chi", "dseg")
+_INGESTED = ("phase", "magnitude", "mask", "local_field", "chi", "r2", "dseg")
+_OTHERS = {
+    "r2prime": ("R2primemap", "1/s"),
+    "chi_para": ("desc-paramagnetic_Chimap", "ppm"),
+    "chi_dia": ("desc-diamagnetic_Chimap", "ppm"),
+    "swi": ("desc-swi_T2starw", "arbitrary"),
+    "swi_mip": ("desc-swimip_T2starw", "arbitrary"),
+}
+"""Quantities that are written as they are: what follows the scan's entities, and their units."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +68,9 @@ def run(cohort: CohortStore, out: str | Path, *, progress: Callable[[int, int, s
 
     Each scan gives, in its own space, `_Chimap` relative to the whole brain, one more with `desc-` for every other
     reference or branch of chi, `_R2starmap` and `_T2starmap` where there are several echoes, `_desc-brain_mask`, the
-    local field with a magnitude beside it, and the label image if one was ingested.
+    local field with a magnitude beside it, and the label image if one was ingested; `_desc-paramagnetic_Chimap` and
+    `_desc-diamagnetic_Chimap`, `_desc-swi_T2starw` and `_desc-swimip_T2starw`, and `_R2primemap`, a suffix that BIDS
+    does not know and `.bidsignore` names, where the pipeline makes them.
 
     Parameters
     ----------
@@ -73,8 +84,8 @@ def run(cohort: CohortStore, out: str | Path, *, progress: Callable[[int, int, s
     DamageError : the index or an ingest cannot be read. Maps that cannot be read are a reason in the summary.
     """
     folder = Path(out)
-    document = cohort.read_document(PIPELINE)
-    pipeline = None if document is None else Pipeline.from_mapping(json.loads(document))
+    source = read_json(cohort, PIPELINE)
+    pipeline = None if source is None else Pipeline.from_mapping(source)
     outputs.claim_folder(folder, _description(cohort, folder, "none" if pipeline is None else pipeline.name))
     found = list(standings(cohort, Pipeline.from_mapping))
     _write_participants(cohort, folder)
@@ -148,6 +159,9 @@ class _Scan:
             yield from self._susceptibility(name, mask)
         if "r2star" in self:
             yield from self._relaxation(mask)
+        for name, (suffix, units) in _OTHERS.items():
+            if name in self:
+                yield _Image("anat", suffix, self[name], self._sidecar(name, Units=units, SkullStripped=True))
         if "local_field" in self and "magnitude" in self:
             yield from self._field()
         if "dseg" in self:
@@ -201,17 +215,19 @@ class _Scan:
         about = {**given, "Sources": self._uris(source for source in _INGESTED if source in read)}
         if not steps:
             return about
-        cited = dict.fromkeys(step.method.cite for step in steps if step.method.cite)
+        records = [record(step, 0.0, None) for step in steps]
+        if read & {"phase", "magnitude"}:  # what ingest made of single coils
+            records = [*self.commits[-1].provenance.get("steps", []), *records]
+        cited = dict.fromkeys(one["cite"] for one in records if one["cite"])
         return {
             **about,
-            "EstimationAlgorithm": ", ".join(step.stage for step in steps),
+            "EstimationAlgorithm": ", ".join(one["stage"] for one in records),
             "EstimationReference": ", ".join(f"doi:{doi}" for doi in cited),
             "MagneticFieldStrength": self.header["b0"],
             "B0Direction": self.header["b0_dir"],
             "EchoTime": self.header["te"],
             "ProcessingSteps": [
-                {"Stage": step.stage, "Version": step.method.version, "Parameters": dict(step.parameters)}
-                for step in steps
+                {"Stage": one["stage"], "Version": one["version"], "Parameters": one["parameters"]} for one in records
             ],
         }
 
@@ -234,7 +250,7 @@ def _reference(region: str, moments: NDArray[np.float64]) -> dict[str, Any]:
 
 
 def _description(cohort: CohortStore, folder: Path, pipeline: str) -> dict[str, Any]:
-    about = json.loads(cohort.read_document("dataset.json") or b"{}")
+    about = read_json(cohort, DATASET) or {}
     return documents.derivative_description(
         f"Susceptibility maps of {about.get('name') or 'a cohort'}",
         software()["qsm-dask"],
@@ -244,9 +260,8 @@ def _description(cohort: CohortStore, folder: Path, pipeline: str) -> dict[str, 
 
 
 def _write_participants(cohort: CohortStore, folder: Path) -> None:
-    document = cohort.read_document("participants.parquet")
-    if document is not None:
-        table = read_parquet(document)
+    table = participants.read(cohort)
+    if table is not None:
         columns = ["participant_id", *(name for name in table.columns if name != "participant_id")]
         rows = table[columns].itertuples(index=False)
         documents.write_tsv(folder / "participants.tsv", [str(name) for name in columns], rows)

@@ -5,31 +5,34 @@ voxels, the header fields used and the resolved values of the sidecar keys used:
 in a sidecar, a copy with new times or another compression changes nothing downstream.
 """
 
-import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
+from qsm_dask import combination
+from qsm_dask.digests import digest_of, digest_of_array
 from qsm_dask.engine.base import Engine, Outcome
 from qsm_dask.engine.resources import PeakMemory
-from qsm_dask.errors import InputError, NoPhase
+from qsm_dask.errors import InputError, NoPhase, StageError
 from qsm_dask.io import bids as dataset
-from qsm_dask.io import changes, digests
+from qsm_dask.io import changes
 from qsm_dask.io import derivatives as maps
 from qsm_dask.io.acquisition import Acquisition
+from qsm_dask.io.documents import json_bytes
 from qsm_dask.io.echoes import choose_parts
 from qsm_dask.io.filters import Filters
 from qsm_dask.io.phase import PhaseSign
-from qsm_dask.io.series import Reading, needs_phase, projected_bytes, read
+from qsm_dask.io.series import Reading, needs_phase, outline, read
 from qsm_dask.io.sidecars import resolve
+from qsm_dask.participants import Participants, update
+from qsm_dask.pipeline.steps import Step
 from qsm_dask.provenance import software
 from qsm_dask.store import INGEST_KEY, CohortStore, Recorder
+from qsm_dask.store.documents import DATASET
+from qsm_dask.wording import some
 
 Row = dict[str, Any]
 
@@ -56,7 +59,7 @@ class Summary:
     unchanged: int
     failed: int
     skipped: int
-    rows: tuple[Mapping[str, Any], ...]
+    rows: tuple[Mapping[str, Any], ...] = field(repr=False)
     gone: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -76,6 +79,7 @@ def run(
     sessions: Sequence[str] = (),
     filters: Path | None = None,
     phase_sign: str = "auto",
+    coil_smoothing_mm: float | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Summary:
     """Index a BIDS dataset and convert each scan that is new or has changed.
@@ -89,6 +93,7 @@ def run(
     participants, sessions : labels to which the run is restricted; all when empty.
     filters : BIDS filter file.
     phase_sign : `auto`, `+1`, `-1`, or a list such as `auto,GE=-1,sub-03=-1`.
+    coil_smoothing_mm : of the stage that combines coils [mm]; its default if not given.
     progress : called with (scans finished, scans in all, the scan's name).
 
     Raises
@@ -99,30 +104,36 @@ def run(
     root = bids.absolute()
     sign = PhaseSign.parse(phase_sign)
     chosen = Filters.load(filters) if filters else None
+    combining = {} if coil_smoothing_mm is None else {"smoothing_mm": coil_smoothing_mm}
     sources = maps.parse(derivatives, root)
     index = dataset.index(root, participants=participants, sessions=sessions, filters=chosen)
     acquisitions = maps.attach(index.acquisitions, sources, chosen)
-    about, table = dataset.description(root), dataset.participants(root)
-    _write_documents(cohort, root, about, table, [str(source) for source in sources])
-    known = _known(cohort)
+    about, people = dataset.description(root), dataset.participants(root)
+    whole = not (participants or sessions or filters)
+    if people is not None and not whole:  # who was left out on purpose does not belong to the cohort
+        people = people[people["participant_id"].isin({acquisition.key.subject for acquisition in acquisitions})]
+    _write_description(cohort, root, about, [str(source) for source in sources])
+    if people is not None:
+        update(cohort, people)
+    known = cohort.scans()
     judged = [(acquisition, _refused(acquisition)) for acquisition in acquisitions]
     ready = [acquisition for acquisition, row in judged if row is None]
     rows = [row for _, row in judged if row is not None]
-    outcomes = engine.map(partial(ingest_scan, cohort, sign), ready, memory=projected_memory, retries=1)
+    task = partial(ingest_scan, cohort, sign, combination.step(combining).parameters)
+    outcomes = engine.map(task, ready, memory=projected_memory, retries=1)
     with Recorder(cohort) as recorder:
-        recorder.add(_news(rows, known))
+        recorder.add(rows)
         for count, outcome in enumerate(outcomes, start=len(rows) + 1):
             rows.append(outcome.value if outcome.ok else _failed_outcome(outcome))
-            recorder.add(_news(rows[-1:], known))
+            recorder.add([_indexed(rows[-1])])
             if progress is not None:
                 progress(count, len(acquisitions), str(outcome.key))
-    whole = not (participants or sessions or filters)
-    present = {str(acquisition.key) for acquisition in acquisitions}
-    gone = sorted(scan for scan in known if scan not in present) if whole else []
-    return _summary(rows, gone, [*index.warnings, *_doubles(table)])
+    present = {acquisition.key for acquisition in acquisitions}
+    gone = [str(scan) for scan in known if scan not in present] if whole else []
+    return _summary(rows, gone, [*index.warnings, *_noted(acquisitions), *Participants(people).doubles()])
 
 
-def ingest_scan(cohort: CohortStore, sign: PhaseSign, acquisition: Acquisition) -> Row:
+def ingest_scan(cohort: CohortStore, sign: PhaseSign, combining: Mapping[str, Any], acquisition: Acquisition) -> Row:
     """Convert one scan unless it is as it was; the task that workers execute.
 
     Returns the scan's row of the index, with `changed` telling whether it was converted.
@@ -131,10 +142,10 @@ def ingest_scan(cohort: CohortStore, sign: PhaseSign, acquisition: Acquisition) 
     """
     started = time.perf_counter()
     try:
-        return _ingest(cohort, sign, acquisition, started)
+        return _ingest(cohort, sign, combination.step(combining), acquisition, started)
     except NoPhase as error:
         return _row(acquisition, "skipped", str(error))
-    except InputError as error:
+    except (InputError, StageError) as error:
         return _row(acquisition, "failed", str(error)) | {"seconds": time.perf_counter() - started}
 
 
@@ -142,17 +153,29 @@ def projected_memory(acquisition: Acquisition) -> int:
     """Peak memory of one scan's task, the process's own not included [bytes].
 
     The arrays, and what the store holds while it packs and checks them: a few times what
-    it packs at once, which is a volume, or several while they are small.
+    it packs at once, which is a volume, or several while they are small; or what the
+    combination of coils takes, however many there are.
     """
-    arrays, volume = projected_bytes(acquisition)
-    return arrays + _PACKING * max(volume, min(arrays, _PACKED_BYTES))
+    found = outline(acquisition)
+    if found is None:
+        return 0
+    volume = 4 * found.header.voxels
+    stored = found.header.voxels * found.header.dtype.itemsize
+    arrays = volume * (found.parts * found.echoes + found.maps)
+    packing = arrays + _PACKING * max(volume, stored, min(arrays, _PACKED_BYTES))
+    if found.coils == 1:
+        return packing
+    return max(packing, combination.projected_bytes(found) + found.maps * volume)
 
 
-def _ingest(cohort: CohortStore, sign: PhaseSign, acquisition: Acquisition, started: float) -> Row:
+def _ingest(cohort: CohortStore, sign: PhaseSign, combining: Step, acquisition: Acquisition, started: float) -> Row:
     key = acquisition.key
     commit = cohort.intact(key, "ingest", INGEST_KEY)
     request = _request(acquisition, sign)
-    before = commit.attributes if commit and commit.attributes.get("request") == request else {"files": {}}
+    before: Mapping[str, Any] = {"files": {}}
+    how = [combining.stage, combining.method.version, dict(combining.parameters)]
+    if commit and commit.attributes.get("request") == request and commit.attributes.get("combined") in (None, how):
+        before = commit.attributes
     stats = changes.stats(acquisition.files)
     if commit and changes.unchanged(stats, before["files"]):
         return commit.row() | {"changed": False}
@@ -167,10 +190,12 @@ def _ingest(cohort: CohortStore, sign: PhaseSign, acquisition: Acquisition, star
         return cohort.amend(key, commit, {**before, "files": files}).row() | {"changed": False}
     with PeakMemory() as peak:
         reading = read(acquisition, metadata, sign)
+        reading, steps = combination.run(combining, reading)
         attributes = {
             "request": request,
             "files": files,
             "metadata": metadata,
+            "combined": how if steps else None,
             **_attributes(reading),
         }
     if commit and commit.attributes.get("digests") == attributes["digests"]:
@@ -181,7 +206,7 @@ def _ingest(cohort: CohortStore, sign: PhaseSign, acquisition: Acquisition, star
         INGEST_KEY,
         reading.arrays,
         attributes=attributes,
-        provenance={"software": software(), "time": time.time()},
+        provenance={"steps": steps, "software": software(), "time": time.time()},
         seconds=time.perf_counter() - started,
         peak_bytes=peak.bytes,
     )
@@ -195,7 +220,7 @@ def _request(acquisition: Acquisition, sign: PhaseSign) -> str:
         (m.quantity, m.file.label, [s.label for s in m.sidecars], m.table.label if m.table else None, m.units)
         for m in acquisition.maps
     ]
-    return digests.of_value([VERSION, images, found, acquisition.notes, sign.to_dict(acquisition.key)])
+    return digest_of([VERSION, images, found, acquisition.notes, sign.to_dict(acquisition.key)])
 
 
 def _data(acquisition: Acquisition) -> list[str]:
@@ -205,8 +230,8 @@ def _data(acquisition: Acquisition) -> list[str]:
 
 
 def _attributes(reading: Reading) -> dict[str, Any]:
-    leaves = {name: digests.of_value(value) for name, value in reading.header.items()}
-    leaves |= {name: digests.of_array(array) for name, array in reading.arrays.items()}
+    leaves = {name: digest_of(value) for name, value in reading.header.items()}
+    leaves |= {name: digest_of_array(array) for name, array in reading.arrays.items()}
     geometry = reading.geometry.to_dict()
     # The index holds ten thousand scans: it says where a quantity comes from, but names files of derivatives only.
     brief = {
@@ -245,58 +270,28 @@ def _failed_outcome(outcome: Outcome) -> Row:
     return _row(outcome.key, "failed", reason) | {"seconds": outcome.seconds}
 
 
-def _news(rows: Iterable[Row], known: Mapping[str, str]) -> list[Row]:
-    """The rows that say what the index does not say yet, as it keeps them."""
-    new = [row for row in rows if known.get(row["scan"]) != _told(row)]
-    return [{name: value for name, value in row.items() if name != "changed"} for row in new]
+def _indexed(row: Row) -> Row:
+    """A row as the index keeps it."""
+    return {name: value for name, value in row.items() if name != "changed"}
 
 
-def _told(row: Mapping[str, Any]) -> str:
-    """What a row says, but for what it cost."""
-    facts = json.loads(row["facts"]) if isinstance(row["facts"], str) else row["facts"]
-    return digests.of_value([row["state"], row["digest"], row["reason"], facts])
-
-
-def _known(cohort: CohortStore) -> dict[str, str]:
-    index = cohort.index()
-    rows = index[index["node"] == "ingest"]
-    columns = ["scan", "state", "digest", "reason", "facts"]
-    return {
-        values[0]: _told(dict(zip(columns, values, strict=True))) for values in rows[columns].itertuples(index=False)
-    }
-
-
-def _write_documents(
-    cohort: CohortStore, root: Path, about: Mapping[str, Any], table: pd.DataFrame | None, sources: Sequence[str]
-) -> None:
+def _write_description(cohort: CohortStore, root: Path, about: Mapping[str, Any], sources: Sequence[str]) -> None:
     description = {
         "name": about.get("Name") or root.resolve().name,
         "folder": root.resolve().name,
         "bids_version": about.get("BIDSVersion"),
         "derivatives": list(sources),
     }
-    cohort.write_document("dataset.json", (json.dumps(description, indent=2) + "\n").encode())
-    if table is None:
-        return
-    before = cohort.read_document("participants.parquet")
-    if before is not None:
-        # Participants stay as their scans do, when a dataset loses them or another one is added.
-        kept = pd.read_parquet(BytesIO(before))
-        kept = kept[~kept["participant_id"].isin(table["participant_id"])]
-        table = pd.concat([table, kept], ignore_index=True) if len(kept) else table
-        for column in table.columns:  # numbers in one table and text (`89+`) in the other: text in both
-            if table[column].map(type).nunique() > 1 and any(isinstance(value, str) for value in table[column]):
-                table[column] = table[column].map(str, na_action="ignore")
-    sink = BytesIO()
-    table.sort_values("participant_id", kind="stable").to_parquet(sink, index=False)
-    cohort.write_document("participants.parquet", sink.getvalue())
+    cohort.write_document(DATASET, json_bytes(description))
 
 
-def _doubles(table: pd.DataFrame | None) -> list[str]:
-    if table is None:
-        return []
-    twice = table["participant_id"][table["participant_id"].duplicated()].unique()
-    return [f"participants.tsv: {name} stands there more than once" for name in twice]
+def _noted(acquisitions: Sequence[Acquisition]) -> list[str]:
+    """What is noted of several scans alike, such as a map that they lack: told once."""
+    scans: dict[str, list[str]] = {}
+    for acquisition in acquisitions:
+        for note in acquisition.notes:
+            scans.setdefault(note, []).append(str(acquisition.key))
+    return [f"{note} for {len(found)} of {len(acquisitions)} scans: {some(found)}" for note, found in scans.items()]
 
 
 def _summary(rows: Sequence[Row], gone: Sequence[str], warnings: Sequence[str]) -> Summary:

@@ -11,19 +11,18 @@ from typing import Any
 import numpy as np
 import scipy.fft
 
+from qsm_dask.digests import checksum
 from qsm_dask.engine.base import Engine, Outcome
 from qsm_dask.engine.resources import PeakMemory
 from qsm_dask.errors import ConfigError, QsmError
+from qsm_dask.io.documents import json_bytes
 from qsm_dask.pipeline import NodeResult, Pipeline, Plan
 from qsm_dask.provenance import software
 from qsm_dask.scan import Geometry, ScanKey
-from qsm_dask.store import INGEST_KEY, PIPELINE, CohortStore, Commit, Recorder
-from qsm_dask.store.commit import checksum
+from qsm_dask.store import INGEST_KEY, CohortStore, Commit, Recorder
+from qsm_dask.store.documents import PIPELINE
 
 Row = dict[str, Any]
-
-HEADER = ("te", "b0", "b0_dir", "voxel_size", "affine")
-"""Quantities that the ingest commit carries as attributes, not as arrays."""
 
 _HEADROOM = 1.1
 """Allocators fragment: a worker needs a little more than the arrays themselves."""
@@ -47,6 +46,13 @@ class Summary:
     reused: int = 0
     without_labels: int = 0
     failures: dict[str, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """Counts, and the first failure as an example."""
+        first = next(iter(self.failures.items()), None)
+        example = "" if first is None else f", as {first[0]}: {first[1]}"
+        nodes = f"nodes computed={self.computed}, reused={self.reused}"
+        return f"Summary(done={self.done}, skipped={self.skipped}, failed={len(self.failures)}{example}; {nodes})"
 
 
 def run(
@@ -82,16 +88,14 @@ def run(
         )
     summary = Summary()
     plans, refused = _plans(cohort, pipeline, participants, sessions, summary)
-    document = json.dumps(dict(pipeline.source), indent=2).encode()
+    document = json_bytes(pipeline.source)
     cohort.write_document(PIPELINE, document)
-    cohort.record(refused)
-    known = _known(cohort)
     task = partial(process_scan, cohort, dict(pipeline.source), checksum(document), engine.threads)
     outcomes = engine.map(task, plans, memory=partial(_projected, plans), retries=retries, timeout_s=timeout_s)
     with Recorder(cohort) as recorder:
+        recorder.add(refused)
         for count, outcome in enumerate(outcomes, start=1):
-            rows = _account(cohort, outcome, summary, plans)
-            recorder.add([row for row in rows if known.get((row["scan"], row["node"])) != _told(row)])
+            recorder.add(_account(cohort, outcome, summary, plans))
             if progress is not None:
                 progress(count, len(plans), str(outcome.key))
     return summary
@@ -217,17 +221,6 @@ def _unfinished(cohort: CohortStore, key: ScanKey, plan: Plan) -> tuple[str, str
     )
 
 
-def _known(cohort: CohortStore) -> dict[tuple[str, str], tuple[Any, ...]]:
-    """What the index says of each node: a row that says the same again would only hide what the real run cost."""
-    columns = ["scan", "node", "state", "key", "digest", "reason", "facts"]
-    rows = (dict(zip(columns, row, strict=True)) for row in cohort.index()[columns].itertuples(index=False))
-    return {(row["scan"], row["node"]): _told(row | {"facts": json.loads(row["facts"])}) for row in rows}
-
-
-def _told(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    return row["state"], row["key"], row["digest"], row["reason"], row["facts"].get("run")
-
-
 def _projected(plans: Mapping[ScanKey, Plan], key: ScanKey) -> int:
     """Peak memory of the scan's pipeline [bytes], the process's own not included."""
     return int(_HEADROOM * plans[key].peak_bytes())
@@ -264,7 +257,7 @@ def _plans(
             facts = json.loads(str(record.facts))
             summary.without_labels += "dseg" not in facts["sources"]
             try:
-                plans[key] = pipeline.plan(Geometry.from_dict(facts["geometry"]), {*facts["sources"], *HEADER})
+                plans[key] = pipeline.plan(Geometry.from_dict(facts["geometry"]), facts["sources"])
             except ConfigError as error:
                 summary.failures[str(key)] = str(error)
                 refused.append(_failed(key, "field", str(error)))

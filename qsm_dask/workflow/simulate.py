@@ -22,9 +22,11 @@ PhaseFormat = Literal["rescaled", "unsigned", "radians"]
 Progress = Callable[[int, int, str], None]
 
 TRUTH = Path("derivatives") / "truth"
+SPIN_ECHO = Path("derivatives") / "spinecho"
 _MAGNITUDE_TOP = 4095
 _BYTES_PER_VOXEL = 300
 _BYTES_PER_ECHO = 16
+_BYTES_PER_ECHO_OF_A_COIL = 8
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class _Cohort:
     snr: float
     te: tuple[float, ...]
     phase_format: PhaseFormat
+    coils: int
+    spin_echo: bool
     ages: tuple[float, ...] = field(default=())
     calcified: bool = True
 
@@ -51,10 +55,12 @@ class _Cohort:
         matrix = "x".join(map(str, self.shape))
         geometry = "oblique" if self.oblique else "axial"
         ages = f", ages {' '.join(f'{age:g}' for age in self.ages)}" if self.ages else ""
+        coils = f", {self.coils} receive coils kept apart" if self.coils else ""
+        spin_echo = ", R2 by spin echoes" if self.spin_echo else ""
         without = "" if self.calcified else ", no calcification"
         return (
             f"simulated heads, seed {self.seed}, matrix {matrix}, {geometry}, {self.b0:g} T, TE {echoes} ms, "
-            f"SNR {self.snr:g}, {self.phase_format} phase{ages}{without}"
+            f"SNR {self.snr:g}, {self.phase_format} phase{coils}{spin_echo}{ages}{without}"
         )
 
 
@@ -71,6 +77,8 @@ def run(
     ages: Sequence[float] | None = None,
     calcified: bool = True,
     phase_format: PhaseFormat = "rescaled",
+    coils: int = 0,
+    spin_echo: bool = False,
     engine: Engine | None = None,
     progress: Progress | None = None,
 ) -> Path:
@@ -90,6 +98,9 @@ def run(
     calcified : whether they have a calcification.
     phase_format : how phase is stored: 0 to 4095 that the header rescales to -4096..4094 as Siemens does,
         0 to 4095 as it is, or float radians.
+    coils : keep that many receive coils apart, a file each (`coil-01`); 0 writes combined images. Combined
+        without loss they have the same SNR.
+    spin_echo : also measure R2 by spin echoes; the maps go to `derivatives/spinecho`.
     engine : runs a task a subject; without one they are simulated one after another.
     progress : called with (finished, in all, subject).
 
@@ -107,7 +118,11 @@ def run(
         raise ConfigError(f"a cohort has at least one subject, got {subjects}")
     if ages is not None and len(ages) != subjects:
         raise ConfigError(f"{len(ages)} ages for {subjects} subjects: give one a subject")
-    cohort = _Cohort(folder, seed, shape, b0, oblique, snr, tuple(te), phase_format, tuple(ages or ()), calcified)
+    if coils < 0 or (coils and len(te) < 2):
+        raise ConfigError(f"{coils} coils, {len(te)} echoes: coils need two echoes or more to be combined")
+    cohort = _Cohort(
+        folder, seed, shape, b0, oblique, snr, tuple(te), phase_format, coils, spin_echo, tuple(ages or ()), calcified
+    )
     try:
         people = [phantom.draw_subject(number, seed, cohort.age(number)) for number in range(1, subjects + 1)]
         phantom.check_protocol(shape, te, b0, snr)
@@ -126,7 +141,8 @@ def _subjects(cohort: _Cohort, subjects: int, engine: Engine | None) -> Iterator
     if engine is None:
         yield from map(task, numbers)
         return
-    needed = math.prod(cohort.shape) * (_BYTES_PER_VOXEL + _BYTES_PER_ECHO * len(cohort.te))
+    of_echo = _BYTES_PER_ECHO + (_BYTES_PER_ECHO_OF_A_COIL if cohort.coils else 0)
+    needed = math.prod(cohort.shape) * (_BYTES_PER_VOXEL + of_echo * len(cohort.te))
     failures = []
     for outcome in engine.map(task, numbers, memory=lambda _number: needed):
         if not outcome.ok:
@@ -147,9 +163,16 @@ def _simulate(cohort: _Cohort, number: int) -> int:
         oblique=cohort.oblique,
         snr=cohort.snr,
         age=cohort.age(number),
+        spin_echo=cohort.spin_echo,
         calcified=cohort.calcified,
     )
-    _write_raw(cohort, number, made)
+    if cohort.coils:
+        for coil, (magnitude, phase) in enumerate(made.coils(cohort.coils), 1):
+            _write_raw(cohort, number, made, magnitude, phase, f"_coil-{coil:02d}")
+    else:
+        _write_raw(cohort, number, made, made.arrays["magnitude"], made.arrays["phase"])
+    if cohort.spin_echo:
+        _write_r2(cohort, number, made)
     _write_truth(cohort, number, made)
     return number
 
@@ -178,6 +201,8 @@ def _describe(cohort: _Cohort, people: Sequence[phantom.Subject]) -> None:
         )
     documents.write_json(description, raw)
     documents.write_bytes(cohort.out / "README", f"{said}.\n\nThe truth lies in {TRUTH}.\n".encode())
+    if cohort.coils:  # BIDS has no entity of that name yet
+        documents.write_bytes(cohort.out / ".bidsignore", b"**/*_coil-*\n")
     rows = [(_name(number), person.age, person.sex) for number, person in enumerate(people, 1)]
     documents.write_tsv(cohort.out / "participants.tsv", ("participant_id", "age", "sex"), rows)
     documents.write_json(
@@ -187,6 +212,12 @@ def _describe(cohort: _Cohort, people: Sequence[phantom.Subject]) -> None:
             "sex": {"Description": "sex of the participant", "Levels": {"F": "female", "M": "male"}},
         },
     )
+    if cohort.spin_echo:
+        measured = documents.derivative_description("R2 of simulated heads", version, said, {"raw": "../.."})
+        documents.write_json(cohort.out / SPIN_ECHO / "dataset_description.json", measured)
+        documents.write_bytes(
+            cohort.out / SPIN_ECHO / "README", b"R2 as spin echoes of the noise of the gradient echoes measure it.\n"
+        )
     truth = documents.derivative_description("Truth of simulated heads", version, said, {"raw": "../.."})
     documents.write_json(cohort.out / TRUTH / "dataset_description.json", truth)
     documents.write_bytes(
@@ -197,9 +228,23 @@ def _describe(cohort: _Cohort, people: Sequence[phantom.Subject]) -> None:
     )
 
 
-def _write_raw(cohort: _Cohort, number: int, made: phantom.Phantom) -> None:
-    magnitude, phase, affine = made.arrays["magnitude"], made.arrays["phase"], made.arrays["affine"]
-    gain = _MAGNITUDE_TOP / float(magnitude.max())
+def _write_r2(cohort: _Cohort, number: int, made: phantom.Phantom) -> None:
+    folder = cohort.out / SPIN_ECHO / _name(number) / "anat"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_volume(folder / f"{_name(number)}_R2map.nii.gz", made.arrays["r2"], made.arrays["affine"])
+    documents.write_json(folder / f"{_name(number)}_R2map.json", {"Units": "1/s", "SkullStripped": True})
+
+
+def _write_raw(
+    cohort: _Cohort,
+    number: int,
+    made: phantom.Phantom,
+    magnitude: NDArray[np.float32],
+    phase: NDArray[np.float32],
+    coil: str = "",
+) -> None:
+    affine = made.arrays["affine"]
+    gain = _MAGNITUDE_TOP / float(made.arrays["magnitude"].max())
     folder = cohort.out / _name(number) / "anat"
     folder.mkdir(parents=True, exist_ok=True)
     common = {
@@ -209,7 +254,7 @@ def _write_raw(cohort: _Cohort, number: int, made: phantom.Phantom) -> None:
         "MRAcquisitionType": "3D",
     }
     for echo, time in enumerate(cohort.te):
-        stem = f"{_name(number)}_echo-{echo + 1}_part-"
+        stem = f"{_name(number)}{coil}_echo-{echo + 1}_part-"
         sidecar = {"EchoTime": time, **common}
         write_volume(folder / f"{stem}mag_MEGRE.nii.gz", np.rint(gain * magnitude[echo]).astype(np.uint16), affine)
         documents.write_json(folder / f"{stem}mag_MEGRE.json", sidecar)
@@ -233,7 +278,8 @@ def _write_truth(cohort: _Cohort, number: int, made: phantom.Phantom) -> None:
     for folder in (anat, fmap):
         folder.mkdir(parents=True, exist_ok=True)
     sources = [
-        f"bids:raw:{name}/anat/{name}_echo-{echo + 1}_part-{part}_MEGRE.nii.gz"
+        f"bids:raw:{name}/anat/{name}{coil}_echo-{echo + 1}_part-{part}_MEGRE.nii.gz"
+        for coil in ([f"_coil-{coil + 1:02d}" for coil in range(cohort.coils)] or [""])
         for echo in range(len(cohort.te))
         for part in ("mag", "phase")
     ]
@@ -242,7 +288,10 @@ def _write_truth(cohort: _Cohort, number: int, made: phantom.Phantom) -> None:
     magnitude = made.arrays["magnitude"][0]
     for folder, suffix, volume, sidecar in (
         (anat, "Chimap", truth["chi"], {"Units": "ppm", **stripped, "ReferenceRegion": "water"}),
+        (anat, "desc-paramagnetic_Chimap", truth["chi_para"], {"Units": "ppm", **stripped}),
+        (anat, "desc-diamagnetic_Chimap", truth["chi_dia"], {"Units": "ppm", **stripped}),
         (anat, "R2starmap", truth["r2star"], {"Units": "1/s", **stripped}),
+        (anat, "R2map", truth["r2"], {"Units": "1/s", **stripped}),
         (anat, "desc-brain_mask", truth["mask"], {"Type": "Brain"}),
         (anat, "dseg", truth["dseg"].astype(np.uint8), {"Manual": False, **_COLUMNS}),
         (fmap, "desc-local_fieldmap", local, {"Units": "Hz", **whole}),

@@ -1,5 +1,6 @@
 """Where every scan of a cohort stands: rows for scripts and for the command line."""
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,13 +20,20 @@ class Status:
     sources : one a scan and quantity: scan, quantity, from ("raw", "derivatives" or
         "computed"), files (what it was read from) and node (where it is stored).
     left_out : one a scan and step of the pipeline that does not run on it: scan, reason.
+    warnings : one a scan and thing to look at, noted when it was ingested or processed: scan, reason.
     all_done : whether every scan is done or skipped.
     """
 
     rows: list[dict[str, Any]]
     sources: list[dict[str, Any]]
     left_out: list[dict[str, str]]
+    warnings: list[dict[str, str]]
     all_done: bool
+
+    def __repr__(self) -> str:
+        """How many nodes are in which state."""
+        states = Counter(row["state"] for row in self.rows)
+        return f"Status({', '.join(f'{count} {state}' for state, count in sorted(states.items()))})"
 
 
 def run(cohort: CohortStore) -> Status:
@@ -38,6 +46,7 @@ def run(cohort: CohortStore) -> Status:
     rows: list[dict[str, Any]] = []
     sources: list[dict[str, Any]] = []
     left_out: list[dict[str, str]] = []
+    warnings: list[dict[str, str]] = []
     all_done = True
     for standing in standings(cohort, Pipeline.from_mapping):
         scan = str(standing.scan)
@@ -61,4 +70,5 @@ def run(cohort: CohortStore) -> Status:
             if (made := standing.node(node_name)) is not None and made.state == "done":
                 sources.append({"scan": scan, "quantity": name, "from": "computed", "files": [], "node": node_name})
         left_out += [{"scan": scan, "reason": reason} for reason in standing.left_out]
-    return Status(rows, sources, left_out, all_done)
+        warnings += [{"scan": scan, "reason": text} for text in standing.warnings]
+    return Status(rows, sources, left_out, warnings, all_done)

@@ -1,6 +1,7 @@
 """Decode every committed array of a cohort and compare it with its commit."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 
 import pandas as pd
@@ -10,6 +11,7 @@ from qsm_dask.errors import StoreError
 from qsm_dask.scan import Geometry, ScanKey
 from qsm_dask.store import CohortStore
 from qsm_dask.store.index import facts_of
+from qsm_dask.store.layout import marker
 
 Progress = Callable[[int, int, str], None]
 
@@ -17,7 +19,27 @@ _BATCH_BYTES = 3 * 64 * 2**20
 """What the store holds at once when it decodes: a batch, packed and unpacked, and its copy."""
 
 
-def run(cohort: CohortStore, engine: Engine | None = None, *, progress: Progress | None = None) -> list[str]:
+@dataclass(frozen=True, order=True)
+class Damage:
+    """What is wrong with one file of a cohort.
+
+    Attributes
+    ----------
+    scan, node : whose result is damaged; `node` is empty where a whole scan could not be looked at.
+    file : its path; empty likewise.
+    reason : what is wrong with it, and what to do where that is not the same for all.
+    """
+
+    scan: str
+    node: str
+    file: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{' '.join(filter(None, (self.scan, self.node)))}: {f'{self.file} {self.reason}'.strip()}"
+
+
+def run(cohort: CohortStore, engine: Engine | None = None, *, progress: Progress | None = None) -> list[Damage]:
     """Look for damage: missing, torn and altered objects of all commits, current and superseded.
 
     Parameters
@@ -28,7 +50,7 @@ def run(cohort: CohortStore, engine: Engine | None = None, *, progress: Progress
 
     Returns
     -------
-    list of str : one line a damaged object, with scan, node and file, sorted; empty if all is well.
+    list of Damage : one a damaged object, sorted; empty if all is well.
 
     Raises
     ------
@@ -37,44 +59,47 @@ def run(cohort: CohortStore, engine: Engine | None = None, *, progress: Progress
     index = cohort.index()
     scans = cohort.scans()
     task = partial(verify_scan, cohort)
-    damages: list[str] = []
+    damages: list[Damage] = []
     found: set[tuple[str, str, str]] = set()
-    for count, (scan, committed, lines) in enumerate(_results(engine, task, scans, index), start=1):
+    for count, (scan, committed, damaged) in enumerate(_results(engine, task, scans, index), start=1):
         found |= {(str(scan), node, key) for node, key in committed}
-        damages += lines
+        damages += damaged
         if progress is not None:
             progress(count, len(scans), str(scan))
     done = index[index["state"] == "done"]
     for name, node, key in zip(done["scan"], done["node"], done["key"], strict=True):
         if (name, node, key) not in found:
-            damages.append(
-                f"{name} {node}: its COMMIT.json under key {key} is missing; run the same command again to compute "
-                "the node anew"
-            )
+            gone = "is missing; run the same command again to compute the node anew"
+            damages.append(Damage(name, node, _marker(cohort, ScanKey.parse(name), node, key), gone))
     return sorted(damages)
 
 
-def verify_scan(cohort: CohortStore, scan: ScanKey) -> tuple[list[tuple[str, str]], list[str]]:
+def verify_scan(cohort: CohortStore, scan: ScanKey) -> tuple[list[tuple[str, str]], list[Damage]]:
     """Every (node, key) of a scan that is committed, and what is wrong with them; the task that workers run."""
     committed = cohort.committed(scan)
-    damages: list[str] = []
+    damages: list[Damage] = []
     for node, key in committed:
         try:
             commit = cohort.commit(scan, node, key)
         except StoreError as error:
-            damages.append(str(error))
+            place = _marker(cohort, scan, node, key)
+            damages.append(Damage(str(scan), node, place, str(error).removeprefix(f"{scan} {node}: {place} ")))
             continue
         if commit is not None:
-            damages += cohort.verify(commit)
+            damages += [Damage(str(scan), node, one.place, one.problem) for one in cohort.verify(commit)]
     return committed, damages
 
 
-Result = tuple[ScanKey, list[tuple[str, str]], list[str]]
+def _marker(cohort: CohortStore, scan: ScanKey, node: str, key: str) -> str:
+    return str(cohort.path / marker(scan, node, key))
+
+
+Result = tuple[ScanKey, list[tuple[str, str]], list[Damage]]
 
 
 def _results(
     engine: Engine | None,
-    task: Callable[[ScanKey], tuple[list[tuple[str, str]], list[str]]],
+    task: Callable[[ScanKey], tuple[list[tuple[str, str]], list[Damage]]],
     scans: tuple[ScanKey, ...],
     index: pd.DataFrame,
 ) -> Iterator[Result]:
@@ -89,7 +114,8 @@ def _results(
         else:
             known = index[(index["scan"] == str(outcome.key)) & (index["state"] == "done")]
             committed = list(zip(known["node"], known["key"], strict=True))
-            yield outcome.key, committed, [f"{outcome.key}: could not be verified: {outcome.error}"]
+            unseen = Damage(str(outcome.key), "", "", f"could not be verified: {outcome.error}")
+            yield outcome.key, committed, [unseen]
 
 
 def _memory(facts: str) -> int:

@@ -60,7 +60,7 @@ def test_folders_of_one_name_are_told_apart(tmp_path, root):
     ("spec", "message"),
     [
         ("{}/absent", "there is no folder .*absent"),
-        ("{}:chimap", "'chimap' cannot be ingested; take any of dseg, mask, chi, local_field"),
+        ("{}:chimap", "'chimap' cannot be ingested; take any of dseg, mask, chi, local_field, r2"),
         ("{}:chi=Hz", "chi cannot have the units 'Hz'; state any of ppm, ppb"),
         ("{}:mask=ppm", "mask cannot have the units 'ppm'; state none"),
         ("{}:", "cannot be ingested"),
@@ -155,7 +155,7 @@ def test_the_folder_named_first_wins_and_the_other_is_noted(tmp_path, root):
     derived(tmp_path / "two", "sub-01_dseg")
     _, (acquisition,) = matched(root, str(tmp_path / "one"), str(tmp_path / "two"))
     assert [m.file.label.partition("/")[0] for m in acquisition.maps] == ["one", "two"]
-    assert acquisition.notes == ("mask of two left aside: a folder named before has it",)
+    assert acquisition.notes == ("mask of two left aside (a folder named before has it)",)
 
 
 def test_a_map_that_one_scan_lacks_is_noted(tmp_path, root):
@@ -164,7 +164,7 @@ def test_a_map_that_one_scan_lacks_is_noted(tmp_path, root):
     derived(tmp_path / "out", "sub-01_Chimap")
     _, (first, second) = matched(root, f"{tmp_path / 'out'}:chi")
     assert first.notes == ()
-    assert second.notes == ("no chi in out belongs to this scan",)
+    assert second.notes == ("no chi in out",)
 
 
 def test_a_folder_that_has_nothing_for_anybody_is_an_error(tmp_path, root):
@@ -229,6 +229,28 @@ def test_maps_are_converted_to_ppm_by_their_units(tmp_path, quantity, units):
     np.testing.assert_allclose(stated.array, 1.0, rtol=1e-6)
     assert stated.source == {"from": "derivatives", "files": ["map.nii.gz"], "units": units}
     np.testing.assert_allclose(read_one(tmp_path, quantity, stored, units=units).array, 1.0, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("units", "stored"), [("1/s", 20.0), ("s", 0.05), ("ms", 50.0)])
+def test_relaxation_comes_as_rate_or_as_time(tmp_path, units, stored):
+    image = np.full(SHAPE, stored, np.float32)
+    image[0] = 0  # not measured
+    found = read_one(tmp_path, "r2", image, Units=units).array
+    np.testing.assert_allclose(found[1:], 20.0, rtol=1e-6)
+    assert not found[0].any()
+
+
+def test_a_rate_is_preferred_to_a_time_and_either_is_found(tmp_path, root):
+    scan(root, "sub-01")
+    scan(root, "sub-02")
+    out = tmp_path / "out"
+    derived(out, "sub-01_R2map")
+    derived(out, "sub-01_T2map")
+    derived(out, "sub-02_T2map")
+    assert matched(root, f"{out}:r2")[0] == {
+        "sub-01": {"r2": "sub-01_R2map.nii.gz"},
+        "sub-02": {"r2": "sub-02_T2map.nii.gz"},
+    }
 
 
 @pytest.mark.parametrize(

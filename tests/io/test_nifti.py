@@ -183,20 +183,46 @@ def test_what_is_no_volume_is_refused(tmp_path):
         read_header(tmp_path / "five.nii")
 
 
-def test_orientation_comes_from_the_scanner_not_from_a_template(tmp_path):
+@pytest.mark.parametrize("code", [3, 4, 5])
+def test_orientation_comes_from_the_scanner_not_from_a_template(tmp_path, code):
     tilted = affine_of(GEOMETRIES["tilted about x"][0])
     image = nib.Nifti1Image(np.ones((3, 3, 3), np.float32), None)
-    image.set_sform(np.diag([2, 2, 2, 1]), 4)  # MNI
+    image.set_sform(np.diag([2, 2, 2, 1]), code)
     image.set_qform(tilted, 1)
     nib.save(image, tmp_path / "a.nii")
     header = read_header(tmp_path / "a.nii")
     np.testing.assert_allclose(header.b0_dir, (0, SIN, COS), atol=1e-6)
-    assert header.oriented
+    assert header.doubt == (
+        f"the sform is in a standard space (code {code}) and was left aside: B0 taken from the qform"
+    )
+
+
+@pytest.mark.parametrize(("sform", "qform"), [(4, 0), (3, 4), (0, 3)])
+def test_an_orientation_in_a_standard_space_only_is_doubted(tmp_path, sform, qform):
+    """There is nothing better to take, and nothing to tell how far the head was rotated."""
+    image = nib.Nifti1Image(np.ones((3, 3, 3), np.float32), None)
+    image.set_sform(np.diag([2, 2, 2, 1]), sform)
+    image.set_qform(np.diag([2, 2, 2, 1]), qform)
+    nib.save(image, tmp_path / "a.nii")
+    header = read_header(tmp_path / "a.nii")
+    assert f"in a standard space only (sform code {sform}, qform code {qform})" in header.doubt
+    np.testing.assert_allclose(header.b0_dir, (0, 0, 1))
+
+
+@pytest.mark.parametrize(("sform", "qform"), [(1, 0), (2, 1), (1, 4), (0, 1)])
+def test_a_scanner_orientation_is_not_doubted(tmp_path, sform, qform):
+    image = nib.Nifti1Image(np.ones((3, 3, 3), np.float32), None)
+    image.set_qform(affine_of(GEOMETRIES["tilted about x"][0]), qform)
+    image.set_sform(affine_of(GEOMETRIES["tilted about x"][0]), sform)
+    nib.save(image, tmp_path / "a.nii")
+    header = read_header(tmp_path / "a.nii")
+    assert header.doubt == ""
+    np.testing.assert_allclose(header.b0_dir, (0, SIN, COS), atol=1e-6)
 
 
 def test_a_header_without_orientation_says_so(tmp_path):
     nib.save(nib.Nifti1Image(np.ones((3, 3, 3), np.float32), None), tmp_path / "a.nii")
-    assert not read_header(tmp_path / "a.nii").oriented
+    assert "states no orientation" in read_header(tmp_path / "a.nii").doubt
 
 
 def test_same_grid(tmp_path):

@@ -4,7 +4,7 @@ import pytest
 from qsm_dask.errors import InputError, NoPhase
 from qsm_dask.io.bids import index
 from qsm_dask.io.phase import PhaseSign
-from qsm_dask.io.series import projected_bytes, read
+from qsm_dask.io.series import outline, read
 from qsm_dask.io.sidecars import resolve
 from tests.io.bids_tree import AFFINE, SHAPE, TE, dataset, scan, signal, write_image, write_json
 
@@ -233,10 +233,11 @@ def test_a_sheared_scan_is_refused(tmp_path):
         read_only_scan(tmp_path)
 
 
-def test_projected_memory_is_that_of_the_arrays_and_of_a_volume(tmp_path):
+def test_an_outline_is_told_from_one_header(tmp_path):
     scan(dataset(tmp_path))
     (acquisition,) = index(tmp_path).acquisitions
-    assert projected_bytes(acquisition) == (2 * 3 * 4 * 6 * 5 * 4, 4 * 6 * 5 * 4)
+    found = outline(acquisition)
+    assert (found.header.voxels, found.echoes, found.parts, found.coils, found.maps) == (6 * 5 * 4, 3, 2, 1, 0)
     for path in (tmp_path / "sub-01/anat").glob("*.nii.gz"):
         path.write_bytes(b"")
-    assert projected_bytes(acquisition) == (0, 0)
+    assert outline(acquisition) is None

@@ -52,3 +52,10 @@ def test_reading_a_tsv_back_keeps_texts_as_they_are() -> None:
     found = read_tsv(tsv_bytes(["scan", "code"], [["sub-01", "007"], ["sub-02", None], ["sub-03", "NA"]]))
     assert found["code"].tolist()[::2] == ["007", "NA"]
     assert found["code"].isna().tolist() == [False, True, False]
+
+
+def test_tables_of_others_may_leave_cells_empty_and_begin_with_a_mark() -> None:
+    """Spreadsheets write a byte order mark; `NA` is a name, `01` a code, and only `n/a` or nothing is missing."""
+    table = read_tsv(b"\xef\xbb\xbfname\tcode\tage\nNA\t01\t\nb\tn/a\t7\n")
+    found = {name: table[name].fillna("missing").tolist() for name in table}
+    assert found == {"name": ["NA", "b"], "code": ["01", "missing"], "age": ["missing", "7"]}

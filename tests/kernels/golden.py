@@ -52,6 +52,25 @@ def nonlinear(stage):
     return of_fields(stage, local.astype(np.float32), mask, VOXEL_SIZE, OBLIQUE, 3.0, (0.01, 0.02), magnitude)
 
 
+def separated(stage):
+    chi, local, mask = head(SHAPE, VOXEL_SIZE, OBLIQUE, noise=0.0005)
+    rate = (137 * (np.abs(chi) + 0.03 * mask)).astype(np.float32)
+    return of_fields(stage, local.astype(np.float32), rate, mask, VOXEL_SIZE, OBLIQUE, 3.0)
+
+
+def single_step(stage):
+    _, local, mask = head(SHAPE, VOXEL_SIZE, OBLIQUE, noise=0.0005)
+    te = np.array([0.004, 0.011])
+    phase = fields.wrap(np.multiply.outer(2 * np.pi * fields.HZ_PER_PPM_PER_T * 3.0 * te, local))
+    return of_fields(stage, phase, mask, te, 3.0, VOXEL_SIZE, OBLIQUE, max_iterations=60)
+
+
+def two_maps(stage):
+    chi, field, mask = head(SHAPE, VOXEL_SIZE)
+    chi, field = chi.astype(np.float32), field.astype(np.float32)
+    return of_fields(stage, chi, mask, field, mask & (np.abs(chi) < 0.05))
+
+
 def whole_brain(stage):
     chi, _, mask = head(SHAPE, VOXEL_SIZE)
     return of_fields(stage, chi.astype(np.float32), mask)
@@ -84,17 +103,44 @@ def scanned(stage):
         "dseg": dseg,
         "chi": phase[0],
         "r2star": 30 * magnitude[1],
+        "swi": magnitude[0],
+        "r2": 20 * magnitude[2],
+        "r2prime": 10 * magnitude[1],
+        "chi_para": np.abs(phase[0]),
+        "chi_dia": -np.abs(phase[1]),
+        "field_noise": 1 / np.maximum(magnitude[0], np.float32(0.1)),
+        "phase_residual": np.abs(phase[1]) / 7,
     }
     parameters = {"depth_mm": 7.0} if stage == "mask.erode" else {}
     return of_fields(stage, *(given[name] for name in STAGES[stage].inputs), **parameters)
 
 
+def coils(stage):
+    """Three coils around the noisy head of `scanned`, in three echoes."""
+    image, _ = fields.head(SHAPE)
+    te = np.array([0.005, 0.011, 0.017])
+    x, y, z = positions(SHAPE, (0.1, 0.1, 0.1))
+    phase = fields.accrued(fields.smooth(SHAPE, 7, 1.0) / 0.012, te)
+    rng = np.random.default_rng(1)
+    images = [
+        image * (1.5 + slope) * np.exp(1j * (phase + number + slope)) + 0.03 * rng.standard_normal((3, *SHAPE))
+        for number, slope in enumerate((0.4 * x, 0.5 * y, -0.3 * z))
+    ]
+
+    def stream(part):
+        return lambda echoes: (part(volume).astype(np.float32) for coil in images for volume in coil[:echoes])
+
+    return of_fields(stage, stream(np.angle), stream(np.abs), te, (6.0, 6.0, 9.0))
+
+
 CASES = {
+    "coils.mcpc3ds": coils,
     **dict.fromkeys(
         (
             "mask.magnitude",
             "mask.phase_quality",
             "mask.erode",
+            "mask.field_quality",
             "offset.mcpc3ds",
             "offset.bipolar",
             "unwrap.romeo",
@@ -106,12 +152,15 @@ CASES = {
             "relaxometry.loglinear",
             "relaxometry.nonlinear",
             "relaxometry.t2star",
+            "relaxometry.r2prime",
+            "weighting.swi",
+            "weighting.mip",
             "roi.statistics",
         ),
         scanned,
     ),
     **dict.fromkeys(
-        [f"background.{name}" for name in ("lbv", "pdf", "sharp", "resharp", "ismv", "vsharp")], background
+        [f"background.{name}" for name in ("lbv", "tfi", "pdf", "sharp", "resharp", "ismv", "vsharp")], background
     ),
     "inversion.tkd": inversion,
     "inversion.tsvd": inversion,
@@ -119,8 +168,14 @@ CASES = {
     "inversion.rts": inversion,
     "inversion.tv": inversion,
     "inversion.fansi": nonlinear,
+    "inversion.ilsqr": inversion,
+    "inversion.l1": nonlinear,
     "inversion.medi": nonlinear,
     "inversion.ndi": nonlinear,
+    "separation.r2prime": separated,
+    "separation.r2star": separated,
+    "inversion.tgv": single_step,
+    "inversion.two_pass": two_maps,
     "reference.whole_brain": whole_brain,
     "reference.region": region,
 }

@@ -6,7 +6,7 @@ from scipy.optimize import least_squares
 from scipy.stats import rice
 
 from qsm_dask.applies import three_echoes
-from qsm_dask.kernels.decay import nonlinear, t2star
+from qsm_dask.kernels.decay import nonlinear, r2prime, t2star
 from qsm_dask.kernels.relaxometry import loglinear
 from qsm_dask.scan import Geometry
 
@@ -116,3 +116,29 @@ def test_the_reason_for_leaving_it_out():
         "needs at least 3 echoes, the scan has 2"
     )
     assert three_echoes(Geometry((4, 4, 4), (1.0, 1.0, 1.0), TE)) is None
+
+
+def test_r2prime_is_the_difference_and_never_negative():
+    def column(*values):
+        return np.array(values, np.float32).reshape(-1, 1, 1)
+
+    mask = np.array([True, True, True, True, False]).reshape(-1, 1, 1)
+    #        a difference, a negative one, R2 not measured, no decay, outside
+    found = r2prime(column(30, 10, 30, 0, np.nan), column(12, 13, 0, 12, np.nan), mask)
+    assert found[:, 0, 0].tolist() == [18, 0, 0, 0, 0]
+    assert found.dtype == np.float32
+    for r2star, r2, message in (
+        (column(30, 10, np.nan, 0, 0), column(12, 13, 1, 1, 1), "r2star is NaN"),
+        (column(30, 10, 30, 0, 0), column(12, np.inf, 1, 1, 1), "r2 is NaN or infinite"),
+        (column(30, 10, 30, 0, 0), column(12, 13), "r2 has shape"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            r2prime(r2star, r2, mask)
+
+
+def test_clipping_raises_the_mean_of_r2prime_by_what_its_docstring_says():
+    """Of a Gaussian of no mean, the positive part has the mean 1 / sqrt(2 pi) = 0.399."""
+    rng = np.random.default_rng(0)
+    noise = rng.standard_normal((40, 40, 40)).astype(np.float32)
+    found = r2prime(20 + noise, np.full(noise.shape, 20, np.float32), np.ones(noise.shape, bool))
+    assert found.mean() == pytest.approx(0.399, abs=0.01)

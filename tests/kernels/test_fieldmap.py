@@ -106,3 +106,16 @@ def test_faults_are_refused():
     for arguments, options, message in cases:
         with pytest.raises(ValueError, match=message):
             weighted_mean(*arguments, **options)
+
+
+def test_weights_of_decay_are_those_of_the_formula():
+    """Phases of 1 and 3 rad at 10 and 20 ms: 100 and 150 rad/s with the weights 10 e^-1/4 and 20 e^-1/2."""
+    te, shape = (0.01, 0.02), (2, 2, 2)
+    phase = np.stack([np.full(shape, 1.0), np.full(shape, 3.0)]).astype(np.float32)
+    magnitude = np.stack([np.full(shape, 5.0), np.full(shape, 1.0)]).astype(np.float32)
+    found, _ = weighted_mean(phase, np.ones(shape, bool), te, 3.0, magnitude, weighting="decay")
+    first, second = 10 * np.exp(-0.25), 20 * np.exp(-0.5)
+    expected = (100 * first + 150 * second) / (first + second) / (2 * np.pi * 42.577 * 3)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    with pytest.raises(ValueError, match="decay_s is 0"):
+        weighted_mean(phase, np.ones(shape, bool), te, 3.0, magnitude, weighting="decay", decay_s=0.0)

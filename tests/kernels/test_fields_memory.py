@@ -21,7 +21,10 @@ stage = STAGES[name]
 def arrays(shape):
     field = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
     return dict(total_field=field, local_field=field, chi=field, mask=np.ones(shape, bool),
-        magnitude=field[None], field_noise=np.ones(shape, np.float32), b0=3.0, te=(0.02,),
+        magnitude=field[None], phase=field[None], chi_filled=field,
+        chi_reliable=field, mask_reliable=np.ones(shape, bool),
+        field_noise=np.ones(shape, np.float32), b0=3.0, te=(0.02,),
+        r2prime=np.abs(field), r2star=np.abs(field),
         dseg=np.ones(shape, np.int32), voxel_size=np.ones(3), b0_dir=np.array([0, 0.6, 0.8]))
 
 def run(shape):
@@ -39,8 +42,7 @@ def peak():
         return {line.split(":")[0]: int(line.split()[1]) * 1024 for line in status if line.startswith("Vm")}
 
 run((20, 22, 24))
-fourier.spectra.resize(0)
-fourier.spectra.resize(fourier.CACHE_BYTES)
+fourier.spectra = fourier.SpectrumCache(fourier.CACHE_BYTES)
 print(run(shape))
 """
 
@@ -52,6 +54,7 @@ print(run(shape))
     ("name", "parameters"),
     [
         ("background.lbv", {}),
+        ("background.tfi", {"max_iterations": 2}),
         ("background.pdf", {"max_iterations": 4}),
         ("background.sharp", {}),
         ("background.resharp", {"max_iterations": 2}),
@@ -64,13 +67,19 @@ print(run(shape))
         ("inversion.rts", {}),
         ("inversion.tv", {"max_iterations": 9}),
         ("inversion.fansi", {"max_iterations": 5}),
+        ("inversion.ilsqr", {"max_iterations": 3, "streak_iterations": 3}),
+        ("inversion.l1", {"max_iterations": 5}),
         ("inversion.medi", {"max_iterations": 2, "cg_iterations": 2}),
         ("inversion.ndi", {"max_iterations": 3}),
+        ("separation.r2prime", {"max_iterations": 5}),
+        ("inversion.tgv", {"max_iterations": 2}),
+        ("inversion.two_pass", {}),
         ("reference.whole_brain", {}),
         ("reference.region", {"labels": [1]}),
     ],
     ids=[
         "lbv",
+        "tfi",
         "pdf",
         "sharp",
         "resharp",
@@ -83,8 +92,13 @@ print(run(shape))
         "rts",
         "tv",
         "fansi",
+        "ilsqr",
+        "l1",
         "medi",
         "ndi",
+        "separation",
+        "tgv",
+        "two_pass",
         "whole_brain",
         "region",
     ],

@@ -66,24 +66,21 @@ def test_cache_is_bounded_and_drops_what_was_used_longest_ago():
         cache.get(name, lambda name=name: compute(name))
         assert cache.nbytes <= 8000
     assert made == ["a", "b", "c", "b"]
-    cache.resize(4000)
-    assert cache.nbytes == 4000
-    cache.get("large", lambda: np.zeros(10**6))
-    assert cache.nbytes <= 4000
+    assert cache.get("large", lambda: np.zeros(1001)).nbytes == 8008  # larger than the limit: given, not kept
+    assert cache.nbytes == 8000
+    cache.get("small", lambda: np.zeros(1, np.float32))
+    assert cache.nbytes == 4004
 
 
-def test_cached_spectra_cannot_be_written_to_and_have_the_same_bits_without_a_cache():
+def test_cached_spectra_cannot_be_written_to_and_have_the_same_bits_without_a_cache(monkeypatch):
     arguments = ((6, 7, 8), (1.0, 1.2, 2.0), (0.0, 0.6, 0.8))
     kept = dipole_spectrum(*arguments)
     assert dipole_spectrum(*arguments) is kept
     with pytest.raises(ValueError, match="read-only"):
         kept[0, 0, 0] = 1
-    fourier.spectra.resize(0)
-    try:
-        again = dipole_spectrum(*arguments)
-        assert again is not kept
-        assert again.tobytes() == kept.tobytes()
-        with pytest.raises(ValueError, match="read-only"):
-            again[0, 0, 0] = 1
-    finally:
-        fourier.spectra.resize(fourier.CACHE_BYTES)
+    monkeypatch.setattr(fourier, "spectra", fourier.SpectrumCache(0))
+    again = dipole_spectrum(*arguments)
+    assert again is not kept
+    assert again.tobytes() == kept.tobytes()
+    with pytest.raises(ValueError, match="read-only"):
+        again[0, 0, 0] = 1

@@ -11,7 +11,7 @@ from qsm_dask.kernels import fourier
 from qsm_dask.kernels.dipole import dipole_spectrum
 from qsm_dask.kernels.inversion import admm
 from qsm_dask.kernels.inversion import rts as rts_module
-from qsm_dask.kernels.inversion.direct import divide, tkd
+from qsm_dask.kernels.inversion.direct import divide, tkd, tsvd
 from qsm_dask.kernels.inversion.rts import rts
 from qsm_dask.kernels.inversion.tv import tv
 from tests.kernels.analytic import AXIAL, OBLIQUE, convolve, ellipsoid, embed, full_dipole, head, relative_error
@@ -62,10 +62,13 @@ def plain_admm(fidelity, target, start, voxel_size, extend, *, weight, rho, iter
 
 
 def plain_tkd(field, mask, voxel_size, b0_dir, threshold):
+    """With the field extended once."""
     shape = fourier.padded_shape(mask.shape, voxel_size, fourier.MARGIN_MM)
     kernel = full_dipole(shape, voxel_size, b0_dir)
     inverse = thresholded(kernel, threshold)
-    return crop(convolve(embed(field * mask, shape), inverse), mask) / np.mean(kernel * inverse)
+    inverse = inverse / np.mean(kernel * inverse)
+    first = convolve(embed(field * mask, shape), inverse)
+    return crop(convolve(extended(field, mask, kernel, first), inverse), mask)
 
 
 def plain_tv(field, mask, voxel_size, b0_dir, iterations):
@@ -79,8 +82,8 @@ def plain_tv(field, mask, voxel_size, b0_dir, iterations):
         return target(extended(field, mask, kernel, x))
 
     options = {
-        "weight": 1e-4,
-        "rho": 1e-2 * np.prod(voxel_size) ** (1 / 3),
+        "weight": 8e-5,
+        "rho": 8e-3 * np.prod(voxel_size) ** (1 / 3),
         "iterations": iterations,
         "adaptive": False,
     }
@@ -91,10 +94,10 @@ def plain_tv(field, mask, voxel_size, b0_dir, iterations):
 def plain_rts(field, mask, voxel_size, b0_dir, iterations):
     shape = fourier.padded_shape(mask.shape, voxel_size, fourier.MARGIN_MM)
     kernel = full_dipole(shape, voxel_size, b0_dir)
-    known = np.abs(kernel) > 0.15
+    known = np.abs(kernel) > 0.12
 
     def target(data):
-        return krylov(np.fft.fftn(data), kernel, 8) * known
+        return krylov(np.fft.fftn(data), kernel, 12) * known
 
     def extend(x):
         return target(extended(field, mask, kernel, x))
@@ -144,7 +147,9 @@ def test_tkd_is_linear_and_its_own_adjoint(shape, seed, factor):
     first, second = rng.standard_normal((2, *shape)).astype(np.float32)
     mask = rng.random(shape) < 0.7
     mask[0] = True
-    one, two, both = (tkd(f, mask, (1, 2, 1.5), OBLIQUE) for f in (first, second, first + np.float32(factor) * second))
+    one, two, both = (
+        tkd(f, mask, (1, 2, 1.5), OBLIQUE, extensions=0) for f in (first, second, first + np.float32(factor) * second)
+    )
     np.testing.assert_allclose(both, one + np.float32(factor) * two, atol=1e-3)
     assert np.vdot(one, second) == pytest.approx(np.vdot(first, two), abs=1e-3 * first.size**0.5)
 
@@ -174,7 +179,7 @@ def test_one_pass_is_shrinkage_and_the_adjoint_of_the_gradient(shape):
     change = ((x - previous) ** 2).sum()
     sums = np.empty((shape[0], 3))
     per_mm = (1 / np.array(size)).astype(np.float32)
-    admm._shrink(x, previous, dual, per_mm, np.float32(limit), np.float32(rescale), sums)
+    admm.shrink(x, previous, dual, per_mm, np.float32(limit), np.float32(rescale), sums)
     np.testing.assert_allclose(dual, u, atol=1e-5)
     np.testing.assert_allclose(previous, divergence, atol=1e-5)
     expected = [change, (x**2).sum(), ((gradient - z) ** 2).sum()]
@@ -200,7 +205,7 @@ def test_krylov_step_without_vectors_is_lsmr():
 @pytest.mark.parametrize(
     ("kernel", "plain", "parameters"),
     [
-        (tkd, lambda *a: plain_tkd(*a, 0.15), {}),
+        (tkd, lambda *a: plain_tkd(*a, 0.1), {}),
         (tv, lambda *a: plain_tv(*a, 9), {"max_iterations": 9, "tolerance": 1e-9}),
         (rts, lambda *a: plain_rts(*a, 7), {"max_iterations": 7, "tolerance": 1e-9}),
     ],
@@ -228,8 +233,8 @@ def test_sources_are_recovered(kernel, bound, case):
     assert np.polyfit(truth, estimate[mask], 1)[0] == pytest.approx(1.0, abs=0.12)
 
 
-@pytest.mark.parametrize("kernel", [rts, tv])
-def test_extending_the_field_beyond_the_mask_recovers_sources_at_the_surface(kernel):
+@pytest.mark.parametrize(("kernel", "most"), [(tkd, 1), (tsvd, 1), (rts, 2), (tv, 2)])
+def test_extending_the_field_beyond_the_mask_recovers_sources_at_the_surface(kernel, most):
     shape, size = (40, 44, 36), (2, 2, 2)
     mask = ellipsoid(shape, size, (29, 32, 26))
     chi = 0.1 * ellipsoid(shape, size, (6, 6, 6), (9, 21, 17)) - 0.1 * ellipsoid(shape, size, (5, 7, 5), (19, 34, 18))
@@ -237,10 +242,12 @@ def test_extending_the_field_beyond_the_mask_recovers_sources_at_the_surface(ker
     field = crop(convolve(embed(chi * mask, double), full_dipole(double, size, OBLIQUE)), mask)
     truth = (chi * mask)[mask]
     errors = []
-    for extensions in (0, 2):
-        estimate, _ = kernel(field, mask, size, OBLIQUE, extensions=extensions)
+    for extensions in (0, most):
+        result = kernel(field, mask, size, OBLIQUE, extensions=extensions)
+        estimate = result[0] if isinstance(result, tuple) else result
         errors.append(relative_error(estimate[mask] - estimate[mask].mean(), truth - truth.mean()))
-    assert errors[1] < 0.75 * errors[0]
+    # Division is not regularised: what the kernel loses is lost with either field, and most of its error.
+    assert errors[1] < (0.95 if kernel in {tkd, tsvd} else 0.75) * errors[0]
 
 
 @pytest.mark.parametrize("kernel", [tkd, rts, tv])
@@ -253,7 +260,8 @@ def test_a_mask_at_the_slab_edge_does_not_feel_the_other_side(kernel):
     whole, cropped = (r[0] if isinstance(r, tuple) else r for r in (whole, cropped))
     inside = mask[tight]
     a, b = whole[tight][inside], cropped[inside]
-    assert relative_error(b - b.mean(), a - a.mean()) < 0.07
+    # TKD extends the field up to the images, which are 20 mm away from this small head, and regularises nothing.
+    assert relative_error(b - b.mean(), a - a.mean()) < (0.12 if kernel is tkd else 0.07)
 
 
 @pytest.mark.parametrize("kernel", [tkd, rts, tv])
@@ -328,7 +336,13 @@ def test_inversions_refuse(kernel, change, message):
 
 @pytest.mark.parametrize(
     ("kernel", "parameters"),
-    [(tkd, {"threshold": 0.5}), (rts, {"threshold": 0.0}), (rts, {"rho": -1.0}), (tv, {"weight_ppm_mm": 0.0})],
+    [
+        (tkd, {"threshold": 0.5}),
+        (tkd, {"extensions": -1}),
+        (rts, {"threshold": 0.0}),
+        (rts, {"rho": -1.0}),
+        (tv, {"weight_ppm_mm": 0.0}),
+    ],
 )
 def test_inversions_refuse_parameters(kernel, parameters):
     with pytest.raises(ValueError, match=next(iter(parameters))):

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 from scipy.ndimage import binary_fill_holes, distance_transform_edt, label
+from scipy.special import ellipe
 
 from qsm_dask.kernels.masking import magnitude, phase_quality
 from tests.kernels.fields import accrued, ball, head, smooth
 
 SIZE = (3.0, 3.0, 3.0)
+OPENING_MM = 16.0
 
 
 def overlap(a, b):
@@ -45,9 +47,15 @@ def test_holes_and_gaps_are_filled():
     image, brain = head()
     image[26:29, 30:34, 20:24] = 0.01  # an iron-rich nucleus
     image[32, :, 24:] *= 0.1  # a fissure
-    found = magnitude(image[None], SIZE)
-    # The opening that cuts neck and orbits rounds the corners where the fissure meets the surface.
-    assert overlap(found, brain) > 0.98
+    found = magnitude(image[None], SIZE, opening_mm=OPENING_MM)
+    # The opening rounds the two corners between fissure and surface: (1 - pi / 4) of its radius squared, all along.
+    half_y, half_z = (0.66 * (n - 1) / 2 * 3.0 for n in brain.shape[1:])
+    arc_mm = 2 * half_y * ellipe(1 - (half_z / half_y) ** 2)
+    rounded = 2 * (1 - np.pi / 4) * OPENING_MM**2 * arc_mm / 27.0
+    lost = np.argwhere(brain & ~found)
+    assert len(lost) == pytest.approx(rounded, rel=0.1)
+    assert 3.0 * np.abs(lost[:, 0] - 32).max() <= OPENING_MM
+    assert overlap(found, brain) > 0.985  # half of that share, and the stump of the bridge
     np.testing.assert_array_equal(found, binary_fill_holes(found))
 
 
@@ -66,6 +74,18 @@ def test_a_field_of_view_filled_by_tissue_is_kept_whole():
     image = (1 + 0.1 * rng.standard_normal((30, 28, 20))).astype(np.float32)
     image[:, 10:14] *= 0.8
     assert magnitude(image[None], (1, 1, 1)).all()
+
+
+def test_a_percentile_takes_the_place_of_otsus_threshold():
+    """Four slabs of rising brightness, each with a slope of its own."""
+    image = np.repeat(np.arange(1, 5, dtype=np.float32), 5)[:, None, None] * np.ones((1, 16, 16), np.float32)
+    image += np.linspace(0, 0.1, 16, dtype=np.float32)
+    options = {"opening_mm": 0.0, "closing_mm": 0.0}
+    for percentile, first in ((30.0, 5), (70.0, 10)):
+        found = magnitude(image[None], (1, 1, 1), percentile=percentile, **options)
+        expected = image > np.percentile(image, percentile)
+        np.testing.assert_array_equal(found, expected)
+        assert not found[:first].any()
 
 
 def test_of_two_objects_the_larger_is_kept():
@@ -100,6 +120,7 @@ def test_magnitudes_that_cannot_be_masked_are_refused():
         ((image[None], (1, 1)), {}, "voxel_size"),
         ((image[None], SIZE), {"erosion_mm": -1.0}, "erosion_mm"),
         ((image[None], SIZE), {"opening_mm": np.nan}, "opening_mm"),
+        ((image[None], SIZE), {"percentile": 100.0}, "percentile is 100"),
         ((image[None], SIZE), {"erosion_mm": 200.0}, "eroded so deep"),
     ]
     for arguments, options, message in cases:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from qsm_dask.kernels.offsets import mcpc3ds
 from tests.kernels.fields import accrued, ball, smooth, wrap
@@ -15,6 +16,15 @@ def slow_offset():
     return 2.0 + 0.8 * x - 0.6 * y + 0.5 * z
 
 
+def smoothed_twice(offset, sigma):
+    """What two rounds of smoothing inside the mask make of an offset, in float64."""
+    known = np.zeros(SHAPE)
+    for _ in range(2):
+        left = np.where(MASK, np.exp(1j * (offset - known)), 0)
+        known += np.angle(gaussian_filter(left, sigma, mode="constant"))
+    return known
+
+
 @pytest.mark.parametrize(
     "te",
     [(0.004, 0.008, 0.012, 0.016), (0.004, 0.0095), (0.0094, 0.020), (0.002, 0.030), (0.020, 0.0224, 0.031)],
@@ -26,10 +36,11 @@ def test_an_offset_that_varies_slowly_is_found(te):
     field -= np.median(field[MASK])
     truth = accrued(field, te)
     phase, found = mcpc3ds(wrap(truth + offset), MASK, te, (1, 1, 1), smoothing_mm=2.0)
-    assert np.abs(wrap(found - offset)[MASK]).max() < 0.08  # the edge, where the Gaussian is one-sided
-    inner = ball(SHAPE, (19, 18, 15), 7)  # two rounds reach 2.5 sqrt(2) standard deviations inwards
-    assert np.abs(wrap(found - offset)[inner]).max() < 0.01
-    assert np.abs(wrap(phase - truth)[:, inner]).max() < 0.01
+    # Near the edge the Gaussian is one-sided; SciPy's leaves as much, three running means differ from it by 2 %.
+    assert np.abs(wrap(found - smoothed_twice(offset, 2.0))[MASK]).max() < 0.002
+    inner = ball(SHAPE, (19, 18, 15), 9)  # where SciPy's Gaussian leaves 0.0096
+    assert np.abs(wrap(found - offset)[inner]).max() < 0.0096 + 0.002
+    assert np.abs(wrap(phase - truth)[:, inner]).max() < 0.0096 + 0.002
     assert np.all(found[~MASK] == 0)
     assert np.all(phase[:, ~MASK] == 0)
     assert np.abs(phase).max() <= np.float32(np.pi)

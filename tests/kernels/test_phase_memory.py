@@ -37,8 +37,20 @@ def arrays(n):
     np.mod(phase + np.float32(np.pi), np.float32(2 * np.pi), out=phase)
     phase -= np.float32(np.pi)
     dseg = np.broadcast_to((np.arange(n) % 100 + 1).astype(np.int32), (n, n, n)).copy()
-    return dict(phase=phase, magnitude=magnitude, unwrapped_phase=phase, te=te, b0=np.array(3.0), mask=mask,
-        voxel_size=np.ones(3), dseg=dseg, chi=phase[0], r2star=magnitude[0])
+    def coils(series):
+        def volumes(leading):
+            buffer = np.empty((n, n, n), np.float32)
+            for number in range(leading * 3):
+                buffer[...] = series[number % leading]
+                yield buffer
+
+        return volumes
+
+    return dict(phase=phase, coil_phase=coils(phase), coil_magnitude=coils(magnitude),
+        magnitude=magnitude, unwrapped_phase=phase, te=te, b0=np.array(3.0), mask=mask,
+        voxel_size=np.ones(3), dseg=dseg, chi=phase[0], r2star=magnitude[0],
+        r2=magnitude[1], swi=magnitude[0], r2prime=magnitude[1], chi_para=magnitude[0], chi_dia=-magnitude[1],
+        field_noise=magnitude[0], phase_residual=np.zeros((n, n, n), np.float32))
 
 def peak():
     with open("/proc/self/status") as status:
@@ -63,7 +75,9 @@ print(peak()["VmHWM"] - before)
     [
         ("mask.magnitude", {}),
         ("mask.phase_quality", {"threshold": 0.1}),
+        ("mask.field_quality", {}),
         ("mask.erode", {}),
+        ("coils.mcpc3ds", {}),
         ("offset.mcpc3ds", {}),
         ("offset.bipolar", {}),
         ("unwrap.romeo", {}),
@@ -76,6 +90,9 @@ print(peak()["VmHWM"] - before)
         ("relaxometry.loglinear", {}),
         ("relaxometry.nonlinear", {}),
         ("relaxometry.t2star", {}),
+        ("relaxometry.r2prime", {}),
+        ("weighting.swi", {}),
+        ("weighting.mip", {}),
         ("roi.statistics", {}),
     ],
 )

@@ -1,5 +1,7 @@
 """Region statistics against plain NumPy."""
 
+import inspect
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -53,7 +55,7 @@ def test_every_region_as_numpy_has_it(shape, labels, dtype, tied, seed):
     present = sorted(set(dseg.ravel().tolist()) - {0})
     assert found.tolist() == [0, *present]
     assert found.dtype == np.int64
-    assert values.shape == (2, found.size, len(COORDINATES["statistic"]))
+    assert values.shape == (len(COORDINATES["map"]), found.size, len(COORDINATES["statistic"]))
     for number, image in enumerate((chi, r2star)):
         compare(values[number, 0], plain(image[mask], 1.5))
         for row, region in enumerate(present, 1):
@@ -66,7 +68,7 @@ def test_the_order_of_statistics_and_maps():
     dseg = np.array([7, 7, 7, 7, 7, 0], np.int32).reshape(6, 1, 1)
     r2star = np.array([1, 2, 4, 8, 16, 100], np.float32).reshape(6, 1, 1)
     _, values = statistics(mask, (1, 1, 2), dseg, None, r2star)
-    assert COORDINATES["map"] == ("chi", "r2star")
+    assert COORDINATES["map"][1] == "r2star"
     assert np.isnan(values[0]).all()
     by_hand = {
         "n": 5,
@@ -96,7 +98,20 @@ def test_a_label_outside_the_mask_keeps_its_row_and_a_single_voxel_has_no_sd():
 def test_without_labels_there_is_one_row():
     labels, values = statistics(np.ones((2, 2, 2), bool), (1, 1, 1), None, np.ones((2, 2, 2), np.float32))
     assert labels.tolist() == [0]
-    assert values.shape == (2, 1, 10)
+    assert values.shape == (len(COORDINATES["map"]), 1, 10)
+
+
+def test_every_map_has_its_place():
+    """The parameters of the kernel and the names of the store agree, in order."""
+    parameters = tuple(inspect.signature(statistics).parameters)
+    assert parameters[parameters.index("chi") :] == COORDINATES["map"]
+    mask, names = np.ones((2, 2, 2), bool), COORDINATES["map"]
+    for place in range(len(names)):
+        given = [np.full(mask.shape, 7.0, np.float32) if number == place else None for number in range(len(names))]
+        _, values = statistics(mask, (1, 1, 1), None, *given)
+        mean = values[:, 0, COORDINATES["statistic"].index("mean")]
+        assert np.flatnonzero(np.isfinite(mean)).tolist() == [place]
+        assert mean[place] == 7
 
 
 def test_inputs_are_left_alone():
@@ -109,7 +124,7 @@ def test_inputs_are_left_alone():
 def test_faults_are_refused():
     mask, size, chi = np.ones((2, 2, 2), bool), (1, 1, 1), np.ones((2, 2, 2), np.float32)
     cases = [
-        ((mask, size), "neither chi nor r2star"),
+        ((mask, size), "none of chi, r2star, .* was given"),
         ((mask, size, None, chi * np.nan), "chi is NaN"),
         ((mask, size, None, None, chi[:1]), "r2star has shape"),
         ((~mask, size, None, chi), "mask is empty"),

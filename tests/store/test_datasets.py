@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from qsm_dask.errors import DamageError, StoreError
 from qsm_dask.quantities import COORDINATES
 from qsm_dask.scan import ScanKey
-from qsm_dask.store import INGEST_KEY, CohortStore, Commit
+from qsm_dask.store import INGEST_KEY, CohortStore, Commit, attempts
 from qsm_dask.store import datasets as datasets_module
 from qsm_dask.store.datasets import region_names
 from tests.store.conftest import KEY, Write, chunks_of, flip
@@ -34,7 +34,7 @@ def regions(store: CohortStore, write: Write) -> Regions:
 
     def commit(name: str, labels: tuple[int, ...], names: dict[str, str], *, facts: bool = True) -> Any:
         scan = ScanKey.parse(name)
-        values = np.random.default_rng(len(name) + sum(labels)).normal(size=(2, len(labels), 10))
+        values = np.random.default_rng(len(name) + sum(labels)).normal(size=(len(COORDINATES["map"]), len(labels), 10))
         chi = {"chi": np.zeros((2, 2, 2), np.float32)}
         made = [
             write(chi, scan=scan, node="ingest", key=INGEST_KEY, attributes={"labels": names}),
@@ -45,6 +45,26 @@ def regions(store: CohortStore, write: Write) -> Regions:
         return values
 
     return commit
+
+
+def test_values_stored_when_there_were_fewer_maps_are_read(
+    store: CohortStore, regions: Regions, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = regions("sub-02", (0, 2), LABELS)
+    older = {**COORDINATES, "map": ("chi", "r2star")}
+    monkeypatch.setattr(attempts, "COORDINATES", older)
+    scan, values = ScanKey.parse("sub-01"), np.arange(40.0).reshape(2, 2, 10)
+    chi = {"chi": np.zeros((2, 2, 2), np.float32)}
+    made = [
+        write(chi, scan=scan, node="ingest", key=INGEST_KEY, attributes={"labels": LABELS}),
+        write({"region_labels": np.array([0, 2]), "region_values": values}, scan=scan, node="regions"),
+    ]
+    store.record([commit.row() for commit in made])
+    monkeypatch.undo()
+    found = store.dataset().compute()
+    np.testing.assert_array_equal(found["r2star"].sel(scan="sub-01"), values[1])
+    np.testing.assert_array_equal(found["chi_dia"].sel(scan="sub-02"), now[COORDINATES["map"].index("chi_dia")])
+    assert np.isnan(found["chi_dia"].sel(scan="sub-01")).all()
 
 
 def test_region_values_stand_under_their_labels(store: CohortStore, regions: Regions) -> None:
@@ -153,7 +173,10 @@ def maps(store: CohortStore, scan: ScanKey, write: Write, arrays: dict[str, NDAr
         "ingest": write(arrays, node="ingest", key=INGEST_KEY, attributes={"header": HEADER, "labels": LABELS}),
         "field": write({"mask": np.ones((6, 5, 4), bool)}, node="field"),
         "maps": write(chi, node="maps"),
-        "regions": write({"region_labels": np.array([0]), "region_values": np.zeros((2, 1, 10))}, node="regions"),
+        "regions": write(
+            {"region_labels": np.array([0]), "region_values": np.zeros((len(COORDINATES["map"]), 1, 10))},
+            node="regions",
+        ),
     }
     store.record([commit.row() for commit in made.values()])
     return made

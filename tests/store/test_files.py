@@ -1,8 +1,9 @@
-"""What the store asks of every backend; a new backend joins `BACKENDS` and must pass all of it."""
+"""What the store asks of every backend; a new backend joins the fixture `files` and must pass all of it."""
 
 import errno
 import os
 import resource
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,15 @@ from typing import Any
 import pytest
 
 from qsm_dask.errors import StoreError
+from qsm_dask.store import files as files_module
 from qsm_dask.store.files import Files, LocalFiles, files_at
 
-BACKENDS: dict[str, Callable[[Path], Files]] = {"local": LocalFiles}
 
-
-@pytest.fixture(params=sorted(BACKENDS))
+@pytest.fixture(params=["local", "s3"])
 def files(request: pytest.FixtureRequest, tmp_path: Path) -> Files:
-    return BACKENDS[request.param](tmp_path / "root")
+    if request.param == "local":
+        return LocalFiles(tmp_path / "root")
+    return files_at(request.getfixturevalue("s3_url"))
 
 
 def test_an_object_is_read_as_it_was_put(files: Files) -> None:
@@ -55,6 +57,23 @@ def test_sizes_are_of_all_objects_below_a_prefix(files: Files) -> None:
     files.put_all([("a/x", b"12"), ("a/b/y", b""), ("ab/z", b"1")])
     assert files.sizes("a") == {"a/x": 2, "a/b/y": 0}
     assert files.sizes("nowhere") == {}
+
+
+def test_ages_are_of_all_objects_below_a_prefix(files: Files) -> None:
+    files.put_all([("a/x", b"12"), ("a/b/y", b""), ("ab/z", b"1")])
+    ages = files.ages("a")
+    assert set(ages) == {"a/x", "a/b/y"}
+    assert all(-2.0 < age < 60.0 for age in ages.values())
+    assert files.ages("nowhere") == {}
+    assert files.names("") == ["a", "ab"]
+
+
+def test_a_file_is_as_old_as_the_file_system_says(tmp_path: Path) -> None:
+    files = LocalFiles(tmp_path)
+    files.put("a/x", b"12")
+    written = (tmp_path / "a/x").stat().st_mtime - 7200.0
+    os.utime(tmp_path / "a/x", (written, written))
+    assert files.ages("a")["a/x"] == pytest.approx(7200.0, abs=60.0)
 
 
 def test_names_are_the_next_parts_of_keys(files: Files) -> None:
@@ -130,10 +149,10 @@ def test_what_the_system_refuses_is_explained_with_its_path(
     files = LocalFiles(tmp_path)
     files.put("a", b"")
 
-    def refuse(self: Path, *args: object, **options: object) -> None:
+    def refuse(path: str, *args: object, **options: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(files_module, "open", refuse, raising=False)
     calls: dict[str, Callable[[], Any]] = {
         "put": lambda: files.put("a", b""),
         "put_all": lambda: files.put_all([("b", b"")]),
@@ -143,22 +162,65 @@ def test_what_the_system_refuses_is_explained_with_its_path(
         calls[use]()
 
 
-def test_every_file_and_folder_is_synced_before_put_all_returns(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    synced: list[str] = []
+@pytest.fixture
+def synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was made durable, in order, relative to `tmp_path`."""
+    names: list[str] = []
     real = os.fsync
 
     def note(descriptor: int) -> None:
-        synced.append(str(Path(f"/proc/self/fd/{descriptor}").readlink().relative_to(tmp_path)))
+        names.append(str(Path(f"/proc/self/fd/{descriptor}").readlink().relative_to(tmp_path)))
         real(descriptor)
 
     monkeypatch.setattr(os, "fsync", note)
+    return names
+
+
+def test_every_file_and_folder_is_synced_before_put_all_returns(tmp_path: Path, synced: list[str]) -> None:
     LocalFiles(tmp_path).put_all([("a/b/one", b"1"), ("a/two", b"2")])
     assert set(synced) == {"a/b/one", "a/two", "a/b", "a", "."}
     assert max(synced.index("a/b/one"), synced.index("a/two")) < min(synced.index(name) for name in ("a/b", "a", "."))
 
 
+def test_a_folder_that_a_rival_made_is_synced_once_by_each(tmp_path: Path, synced: list[str]) -> None:
+    LocalFiles(tmp_path).put_all([("a/b/one", b"1")])
+    synced.clear()
+    ours = LocalFiles(tmp_path)
+    ours.put_all([("a/b/two", b"2")])
+    assert set(synced) == {"a/b/two", "a/b", "a", "."}
+    synced.clear()
+    ours.put_all([("a/b/three", b"3")])
+    assert set(synced) == {"a/b/three", "a/b"}
+
+
+def test_a_folder_that_was_removed_and_made_again_is_synced_again(tmp_path: Path, synced: list[str]) -> None:
+    files = LocalFiles(tmp_path)
+    files.put("a/b/one", b"1")
+    files.remove("a")
+    synced.clear()
+    files.put("a/b/one", b"1")
+    assert {"a/b", "a", "."} <= set(synced)
+
+
+def test_a_failed_put_all_returns_when_nobody_writes_any_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever removes the attempt then must not find files appearing behind its back."""
+    real = os.fsync
+    done: list[str] = []
+
+    def slow(descriptor: int) -> None:
+        name = Path(f"/proc/self/fd/{descriptor}").readlink().name
+        if name == "0":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        time.sleep(0.1)
+        real(descriptor)
+        done.append(name)
+
+    monkeypatch.setattr(os, "fsync", slow)
+    with pytest.raises(StoreError, match="no space left"):
+        LocalFiles(tmp_path).put_all((str(n), b"") for n in range(4))
+    assert sorted(done) == ["1", "2", "3"]
+
+
 def test_a_url_is_refused_until_a_backend_serves_it() -> None:
-    with pytest.raises(StoreError, match="s3://bucket/cohort: a cohort is a folder"):
-        files_at("s3://bucket/cohort")
+    with pytest.raises(StoreError, match="ftp://host/cohort: a cohort is a folder, or a URL s3://"):
+        files_at("ftp://host/cohort")

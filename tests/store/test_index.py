@@ -65,10 +65,10 @@ def test_the_row_of_a_commit_says_what_tables_need(write: Write, store: CohortSt
 
 
 def test_the_newest_row_of_each_node_counts(store: CohortStore) -> None:
-    store.record([row(time=NOON), row(node="maps", state="started", time=NOON)])
+    store.record([row(time=NOON), row(node="maps", state="skipped", time=NOON)])
     store.record([row(state="failed", time=NOON + timedelta(seconds=1)), row("sub-02", time=NOON)])
-    store.record([row(state="started", time=NOON - timedelta(seconds=1))])
-    assert states(store) == {("sub-01", "field"): "failed", ("sub-01", "maps"): "started", ("sub-02", "field"): "done"}
+    store.record([row(state="done", time=NOON - timedelta(seconds=1))])
+    assert states(store) == {("sub-01", "field"): "failed", ("sub-01", "maps"): "skipped", ("sub-02", "field"): "done"}
 
 
 def test_rows_of_one_instant_count_in_the_order_they_were_given(store: CohortStore) -> None:
@@ -109,7 +109,7 @@ def test_a_row_that_makes_no_sense_is_refused(store: CohortStore, bad: dict[str,
 
 def test_segments_stay_few_and_nothing_is_lost(store: CohortStore) -> None:
     for n in range(200):
-        store.record([row(f"sub-{n:03d}"), row(f"sub-{n:03d}", "maps", "started")])
+        store.record([row(f"sub-{n:03d}"), row(f"sub-{n:03d}", "maps", "failed")])
     assert len(segments(store)) <= 129
     assert len(CohortStore.open(store.path).index()) == 400
 
@@ -157,6 +157,29 @@ def test_a_reader_whose_segments_are_merged_away_lists_again(
     monkeypatch.setattr(reader._files, "get", late)
     assert len(reader.index()) == 65
     assert len(segments(store)) == 2
+
+
+def test_a_listing_that_a_rival_tears_is_made_again(store: CohortStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A listing reads a folder bit by bit: here a rival merges while it runs.
+
+    The merged segment appeared behind the place it had reached, the others were gone before it came to them.
+    """
+    for n in range(64):
+        store.record([row(f"sub-{n:03d}")])
+    reader = CohortStore.open(store.path)
+    names, torn = reader._files.names, []
+
+    def listed(prefix: str) -> list[str]:
+        before = names(prefix)
+        if prefix == "index" and not torn:
+            torn.append(prefix)
+            store.record([row("sub-064")])
+            return [name for name in before if name in names(prefix)]
+        return names(prefix)
+
+    monkeypatch.setattr(reader._files, "names", listed)
+    assert len(reader.index()) == 65
+    assert torn
 
 
 ROWS = st.lists(

@@ -44,3 +44,23 @@ def test_rows_are_written_when_the_block_ends_in_an_error(store: CohortStore) ->
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert [str(scan) for scan in store.scans()] == ["sub-1"]
+
+
+def test_a_row_that_says_nothing_new_is_left_out(store: CohortStore) -> None:
+    """What it cost the second time is no news; a new reason, digest or fact is."""
+    row = {"scan": "sub-1", "node": "field", "state": "failed", "reason": "too dark", "facts": {"run": ("a", 1.5)}}
+    with Recorder(store) as recorder:
+        recorder.add([{**row, "seconds": 9.0}])
+    with Recorder(CohortStore.open(store.path)) as recorder:
+        recorder.add([{**row, "seconds": 0.1}])
+    assert store.index()["seconds"].tolist() == [9.0]
+    assert len(_segments(store)) == 1
+    for change in ({"reason": "too bright"}, {"facts": {"run": ("b", 1.5)}}, {"digest": "ab"}, {"state": "done"}):
+        row |= change
+        with Recorder(store) as recorder:
+            recorder.add([row, row])
+        last = store.index().to_dict("records")[0]
+        assert {name: last[name] for name in change if name != "facts"} == {
+            n: v for n, v in change.items() if n != "facts"
+        }
+    assert len(_segments(store)) == 5

@@ -144,7 +144,7 @@ def maps(cohort: CohortStore, ingested: Commit, key: str, *, warnings: Sequence[
 def values(chi: Mapping[int, float], r2star: Mapping[int, float] | None = None) -> NDArray[np.float64]:
     """Region values whose median is the number given, and whose other statistics count up from it by a thousandth."""
     steps = np.arange(len(STATISTICS)) - STATISTICS.index("median")
-    array = np.full((2, len(chi), len(STATISTICS)), np.nan)
+    array = np.full((len(COORDINATES["map"]), len(chi), len(STATISTICS)), np.nan)
     for number, given in enumerate((chi, r2star)):
         for row, median in enumerate((given or {}).values()):
             array[number, row] = median + 0.001 * steps

@@ -180,9 +180,9 @@ def test_participants_that_do_not_match_are_told_and_nobody_is_dropped(tmp_path:
         cohorts.add(cohort, scan, MEDIANS)
     summary = compare.run(cohort)
     assert summary.warnings == (
-        "participants.tsv has no row for sub-03: their columns are n/a",
         "participants.tsv has rows that differ for sub-02: their columns are n/a; keep one row a participant",
         "participants.tsv has the same row more than once for sub-04",
+        "participants.tsv has no row for sub-03: their columns are n/a",
         "no scan belongs to sub-09 of participants.tsv",
     )
     table = tsv(cohort, "regions")

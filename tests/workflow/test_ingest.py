@@ -16,7 +16,7 @@ from qsm_dask.io.bids import index
 from qsm_dask.io.phase import PhaseSign
 from qsm_dask.scan import ScanKey
 from qsm_dask.store import INGEST_KEY, CohortStore
-from qsm_dask.workflow import ingest
+from qsm_dask.workflow import compare, ingest, status
 from tests.brain_crop import data_folder, make_bids
 from tests.io.bids_tree import AFFINE, SHAPE, dataset, scan, signal, write_image, write_json
 
@@ -251,8 +251,8 @@ def test_labels_masks_and_maps_of_derivatives_enter_when_named(root, cohort, tmp
     np.testing.assert_allclose(cohort.read(commit, ["chi"])["chi"], 0.25)
     assert summary.rows[0]["facts"]["sources"]["chi"]["files"] == ["maps/sub-01/anat/sub-01_Chimap.nii.gz"]
     assert commit_of(cohort, "sub-02").attributes["warnings"] == [
-        "no dseg in maps belongs to this scan",
-        "no chi in maps belongs to this scan",
+        "no dseg in maps",
+        "no chi in maps",
     ]
     assert json.loads(cohort.read_document("dataset.json"))["derivatives"] == ["maps:dseg,chi=ppb"]
 
@@ -313,7 +313,38 @@ def test_documents(root, cohort):
     assert list(table["participant_id"]) == ["sub-01", "sub-02", "sub-03"]
     assert list(table["age"].dropna()) == [41, 50]
     (root / "participants.tsv").write_text("participant_id\tage\nsub-01\t50\n01\t41\n")
-    assert run(root, cohort).warnings == ("participants.tsv: sub-01 stands there more than once",)
+    assert run(root, cohort).warnings == (
+        "participants.tsv has rows that differ for sub-01: their columns are n/a; keep one row a participant",
+    )
+
+
+@pytest.mark.parametrize("chosen", [{"participants": ["01"]}, {"sessions": ["a"]}])
+def test_participants_left_out_on_purpose_are_not_taken_in(root, cohort, chosen):
+    """A run that is restricted says nothing of the others later; a whole run takes in all."""
+    scan(root, "sub-01_ses-a")
+    scan(root, "sub-02_ses-b")
+    (root / "participants.tsv").write_text("participant_id\tage\nsub-01\t40\nsub-02\t50\nsub-03\t60\n")
+    run(root, cohort, **chosen)
+    assert compare.run(cohort).warnings == ()
+    run(root, cohort)
+    assert compare.run(cohort).warnings == ("no scan belongs to sub-03 of participants.tsv",)
+
+
+@pytest.mark.parametrize("names", [":mask", ""])
+def test_a_map_that_some_scans_lack_is_told_once_with_their_names(root, cohort, tmp_path, names):
+    """Named or taken by default: what the folder has for some scans is missed for the others."""
+    for number in range(1, 13):
+        scan(root, f"sub-{number:02d}")
+    for number in (1, 3):
+        write_image(
+            tmp_path / f"masks/sub-{number:02d}/anat/sub-{number:02d}_desc-brain_mask.nii.gz", np.ones(SHAPE, np.uint8)
+        )
+    warnings = run(root, cohort, derivatives=[f"{tmp_path / 'masks'}{names}"]).warnings
+    lacking = "sub-02, sub-04, sub-05, sub-06, sub-07, sub-08, sub-09, sub-10 and 2 more"
+    assert warnings == (f"no mask in masks for 10 of 12 scans: {lacking}",)
+    told = {one["scan"]: one["reason"] for one in status.run(cohort).warnings}
+    assert set(told) == {f"sub-{number:02d}" for number in (2, *range(4, 13))}
+    assert set(told.values()) == {"no mask in masks"}
 
 
 @pytest.mark.parametrize(
@@ -343,7 +374,7 @@ def test_a_filter_file_restricts_the_run(root, cohort, tmp_path):
 def test_the_task_and_its_keys_travel_to_workers(root, cohort):
     scan(root, "sub-01")
     (acquisition,) = index(root).acquisitions
-    task = partial(ingest.ingest_scan, cohort, PhaseSign())
+    task = partial(ingest.ingest_scan, cohort, PhaseSign(), {})
     task, acquisition = pickle.loads(pickle.dumps((task, acquisition)))  # noqa: S301
     assert len(pickle.dumps(acquisition)) < 5000
     row = task(acquisition)
@@ -378,10 +409,10 @@ from qsm_dask.store import CohortStore
 from qsm_dask.workflow.ingest import ingest_scan
 small, large = index(Path(sys.argv[1])).acquisitions
 cohort = CohortStore.open(sys.argv[2])
-ingest_scan(cohort, PhaseSign(), small)
+ingest_scan(cohort, PhaseSign(), {}, small)
 before = resident()
 with PeakMemory() as peak:
-    assert ingest_scan(cohort, PhaseSign(), large)["state"] == "done"
+    assert ingest_scan(cohort, PhaseSign(), {}, large)["state"] == "done"
 print(peak.bytes - before)
 """
 

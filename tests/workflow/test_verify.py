@@ -57,7 +57,7 @@ def test_every_damage_is_a_line_with_scan_node_and_file(cohort: CohortStore, eng
     missing.unlink()
     torn = cohort.path / "scans" / "sub-02" / "maps" / KEY / "COMMIT.json"
     torn.write_bytes(torn.read_bytes()[:100])
-    found = verify.run(cohort, engine)
+    found = [str(damage) for damage in verify.run(cohort, engine)]
     assert [found[0], found[1], found[3]] == [
         f"sub-01 ingest: {flipped} has been altered: its checksum does not fit",
         f"sub-01 maps: {short} has {size - 3} bytes instead of {size}",
@@ -69,8 +69,10 @@ def test_every_damage_is_a_line_with_scan_node_and_file(cohort: CohortStore, eng
 
 def test_a_commit_that_vanished_is_named(cohort: CohortStore, engine: Engine | None) -> None:
     (cohort.path / "scans" / "sub-02" / "maps" / KEY / "COMMIT.json").unlink()
-    (line,) = verify.run(cohort, engine)
-    assert line.startswith(f"sub-02 maps: its COMMIT.json under key {KEY} is missing")
+    (damage,) = verify.run(cohort, engine)
+    assert (damage.scan, damage.node) == ("sub-02", "maps")
+    assert damage.file == str(cohort.path / "scans" / "sub-02" / "maps" / KEY / "COMMIT.json")
+    assert damage.reason.startswith("is missing")
 
 
 def test_superseded_results_are_verified_too(cohort: CohortStore) -> None:
@@ -80,7 +82,7 @@ def test_superseded_results_are_verified_too(cohort: CohortStore) -> None:
     cohort.record([newer.row()])
     damaged = _attempt(cohort, "sub-01", "maps", KEY) / "c.0.0.0"
     damaged.unlink()
-    assert verify.run(cohort) == [f"sub-01 maps: {damaged} is missing"]
+    assert verify.run(cohort) == [verify.Damage("sub-01", "maps", str(damaged), "is missing")]
 
 
 def test_a_scan_that_could_not_be_verified_is_a_line(cohort: CohortStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,4 +94,6 @@ def test_a_scan_that_could_not_be_verified_is_a_line(cohort: CohortStore, monkey
         return committed(self, scan)
 
     monkeypatch.setattr(CohortStore, "committed", fail)
-    assert verify.run(cohort, SerialEngine(limit=2**30)) == ["sub-02: could not be verified: too big"]
+    (damage,) = verify.run(cohort, SerialEngine(limit=2**30))
+    assert damage == verify.Damage("sub-02", "", "", "could not be verified: too big")
+    assert str(damage) == "sub-02: could not be verified: too big"

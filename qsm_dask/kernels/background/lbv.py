@@ -5,7 +5,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 from qsm_dask.kernels import conjugate
-from qsm_dask.kernels.doors import Mask, check_mask, check_positive, check_volume, check_voxel_size
+from qsm_dask.kernels.doors import Mask, Vector, check_mask, check_positive, check_volume, check_voxel_size
 from qsm_dask.kernels.fourier import Volume
 from qsm_dask.kernels.multigrid import Poisson
 from qsm_dask.kernels.solved import Solved
@@ -30,7 +30,8 @@ def lbv(
 
     The field of sources next to the surface is taken for background there, and what it leaves inside is wrong
     by its harmonic continuation. Cortical veins and the CSF around the brain make it the largest error of the method:
-    on head phantoms of 2 mm each voxel that is peeled off nearly halves it, up to two.
+    on three head phantoms of 2 mm it is 31 to 43 % of the local field at a peel of 1, and 20 to 26 % at 2, which keeps
+    77 % of the mask. `tfi` does better there, at a greater cost.
 
     Parameters
     ----------
@@ -38,7 +39,7 @@ def lbv(
     mask : voxels where it is known.
     voxel_size : spacing [mm].
     peel : layers of voxels taken off the mask before its surface is read. Voxels at the rim are the noisiest and
-        partly outside; one layer leaves them out and keeps 85 % of a head at 2 mm.
+        partly outside; one layer keeps 84 to 85 % of a head at 2 mm.
     tolerance : relative energy norm of the residual at which it has converged; a
         hundred times tighter changes the error on head phantoms by less than 0.1 %.
     max_iterations : most iterations done.
@@ -46,7 +47,8 @@ def lbv(
     Returns
     -------
     local_field : (x, y, z) [ppm], zero outside the mask.
-    mask : where it is known: the given mask without `peel` layers and the surface itself, one more.
+    mask : where it is known: the given mask without `peel` layers and the surface itself, one more; without
+        a peel the surface has also the voxels with a neighbour along an edge outside the mask.
     Solved : how the iteration ended.
 
     Raises
@@ -62,19 +64,56 @@ def lbv(
     check_positive(tolerance=tolerance, max_iterations=max_iterations)
     if peel < 0:
         raise ValueError(f"peel is {peel}: it counts voxels, from 0")
-    given = ndimage.binary_erosion(inside, iterations=peel) if peel else inside
-    unknown = ndimage.binary_erosion(given)
+    # Each unknown needs its neighbours along faces and edges. Two layers along faces hold them, so
+    # that the first peel costs less than a layer.
+    unknown = enclosed(inside) & ndimage.binary_erosion(inside, iterations=peel + 1)
     if not unknown.any():
         raise ValueError(f"no voxel of the mask lies below its surface after a peel of {peel}: it is too thin")
-    box = tuple(slice(int(s.start) - 1, int(s.stop) + 1) for s in ndimage.find_objects(unknown.astype(np.int8))[0])
-    poisson = Poisson(np.ascontiguousarray(unknown[box]), size)
-    known = np.zeros(poisson.shape, np.float32)
-    np.copyto(known, field[box], where=given[box], casting="unsafe")
-    right = poisson.apply(known).copy()
-    del known
-    solution, solved = conjugate.solve(
-        poisson.apply, right, tolerance=tolerance, iterations=max_iterations, precondition=poisson.precondition
-    )
+    box = ndimage.find_objects(unknown.astype(np.int8))[0]
+    box = tuple(slice(int(s.start) - 1, int(s.stop) + 1) for s in box)
+    boundary = BoundaryValues(inside[box], unknown[box], size)
+    known = np.zeros(unknown[box].shape, np.float32)
+    np.copyto(known, field[box], where=inside[box], casting="unsafe")
+    solution, solved = boundary.remove(known, tolerance=tolerance, max_iterations=max_iterations)
     local = np.zeros(inside.shape, np.float32)
     local[box] = solution
     return local, unknown, solved
+
+
+def enclosed(mask: Mask) -> Mask:
+    """The voxels of a mask whose neighbours along faces and edges are in it too."""
+    return ndimage.binary_erosion(mask, ndimage.generate_binary_structure(3, 2))
+
+
+class BoundaryValues:
+    """What is left of a field without the harmonic function that equals it on the surface of a mask."""
+
+    def __init__(self, mask: Mask, unknown: Mask, voxel_size: Vector) -> None:
+        """Prepare the solver.
+
+        Parameters
+        ----------
+        mask : voxels where fields are known.
+        unknown : those whose neighbours along faces and edges are in the mask; none lies on a face of the array.
+        voxel_size : spacing [mm].
+        """
+        self._mask = mask
+        self._poisson = Poisson(np.ascontiguousarray(unknown), voxel_size)
+
+    def remove(self, field: Volume, *, tolerance: float, max_iterations: int = 100) -> tuple[Volume, Solved]:
+        """Take its harmonic part from a field that is zero outside the mask; the result is zero but at the unknowns."""
+        return self._solve(self._poisson.apply(field).copy(), tolerance, max_iterations)
+
+    def transpose(self, field: Volume, *, tolerance: float, max_iterations: int = 100) -> Volume:
+        """The transpose of `remove`, for fields that are zero but at the unknowns, which it overwrites."""
+        sources, _ = self._solve(field, tolerance, max_iterations)
+        return self._poisson.laplacian(sources, self._mask)
+
+    def _solve(self, right: Volume, tolerance: float, max_iterations: int) -> tuple[Volume, Solved]:
+        return conjugate.solve(
+            self._poisson.apply,
+            right,
+            tolerance=tolerance,
+            iterations=max_iterations,
+            precondition=self._poisson.precondition,
+        )

@@ -99,7 +99,7 @@ def minimise(
     rho, rescale, split, done = schedule.rho, 1.0, math.inf, 0
     while True:
         limit = np.float32(schedule.weight / rho)
-        _shrink(x, previous, dual, per_mm, limit, np.float32(rescale), sums)
+        shrink(x, previous, dual, per_mm, limit, np.float32(rescale), sums)
         changed, size, now = np.sqrt(sums.sum(axis=0)).tolist()
         change = changed / size if size else 0.0
         stalled = schedule.adaptive and now > _STALLED * split
@@ -137,7 +137,7 @@ def _roughness(spectrum: Spectrum, lx: Volume, ly: Volume, lz: Volume, even: boo
 
 
 @compiled
-def _shrink(
+def shrink(
     x: Volume,
     previous: Volume,
     dual: Volume,

@@ -7,15 +7,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qsm_dask.kernels import fourier
-from qsm_dask.kernels.dipole import dipole_spectrum
-from qsm_dask.kernels.doors import check_direction, check_mask, check_positive, check_volume, check_voxel_size
-from qsm_dask.kernels.fourier import Floats, Shape, Spectrum, Volume
+from qsm_dask.kernels.doors import check_positive
+from qsm_dask.kernels.fourier import Floats, Spectrum, Volume
+from qsm_dask.kernels.inversion import door
 from qsm_dask.kernels.inversion.admm import symbols
+from qsm_dask.kernels.inversion.extension import KnownField
 from qsm_dask.kernels.jit import compiled
 
 Regulariser = Literal["identity", "gradient", "laplacian"]
 
-Division = Callable[[Spectrum, Volume, Shape], float]
+Division = Callable[[Spectrum, door.Grid], float]
 """Divides a half spectrum by the dipole kernel in place; returns the centre of the point spread function."""
 
 
@@ -26,22 +27,24 @@ def tkd(
     b0_dir: ArrayLike,
     /,
     *,
-    threshold: float = 0.15,
+    threshold: float = 0.1,
+    extensions: int = 1,
 ) -> Volume:
     """Susceptibility by thresholded k-space division, its underestimation corrected.
 
     Divides the field by the dipole kernel, and by the threshold with the kernel's sign where the kernel
     is below it. What that takes from the centre of the point spread function, its value at the source,
-    is given back by one factor. Two transforms.
+    is given back by one factor. Two transforms, and three to extend the field.
 
     Parameters
     ----------
-    local_field : relative field of the sources inside the mask (x, y, z) [ppm].
-    mask : voxels where it is known.
-    voxel_size : spacing [mm].
-    b0_dir : unit vector of B0 in array axes.
-    threshold : smallest magnitude of the kernel that is divided by; below 1/3. Between the 0.1 and 0.2 that Shmueli
-        2009 recommends as a balance of noise and streaks against blur.
+    local_field, mask, voxel_size, b0_dir : field [ppm], where it is known, spacing [mm], direction; see `door.linear`.
+    threshold : smallest magnitude of the kernel that is divided by; below 1/3. The low end of the 0.1 to 0.2 that
+        Shmueli 2009 recommends as a balance of noise and streaks against blur: at an SNR of 100 the error of four heads
+        is 1 to 2 % (NRMSE) lower than at 0.15.
+    extensions : how often the field outside the mask is put to that of the sources found so far (see `extension`), at
+        three more transforms. Once takes 3 to 5 % off the error (NRMSE), twice no more; none is the method as
+        published.
 
     Returns
     -------
@@ -57,10 +60,10 @@ def tkd(
     """
     _check_threshold(threshold)
 
-    def division(spectrum: Spectrum, dipole: Volume, shape: Shape) -> float:
-        return divide(spectrum, dipole, np.float32(threshold), shape[2] % 2 == 0)
+    def division(spectrum: Spectrum, grid: door.Grid) -> float:
+        return divide(spectrum, grid.dipole, np.float32(threshold), grid.shape[2] % 2 == 0)
 
-    return _invert(local_field, mask, voxel_size, b0_dir, division)
+    return _invert(*door.linear(local_field, mask, voxel_size, b0_dir), extensions, division)
 
 
 def tsvd(
@@ -71,22 +74,23 @@ def tsvd(
     /,
     *,
     threshold: float = 0.06,
+    extensions: int = 1,
 ) -> Volume:
     """Susceptibility by truncated k-space division, its underestimation corrected.
 
     Divides the field by the dipole kernel and leaves out the coefficients where the kernel is below the threshold: the
     kernel is diagonal in k-space, so this is its truncated singular value decomposition. Less noise than `tkd` at the
-    same threshold, more streaks. The share of k-space that is left out is given back by one factor. Two transforms.
+    same threshold, more streaks. The share of k-space that is left out is given back by one factor. Two transforms,
+    and three to extend the field.
 
     Parameters
     ----------
-    local_field : relative field of the sources inside the mask (x, y, z) [ppm].
-    mask : voxels where it is known.
-    voxel_size : spacing [mm].
-    b0_dir : unit vector of B0 in array axes.
+    local_field, mask, voxel_size, b0_dir : field [ppm], where it is known, spacing [mm], direction; see `door.linear`.
     threshold : smallest magnitude of the kernel that is divided by; below 1/3. The low end of the values in use for
         `tkd`, as what is below is lost and not only damped: on one head at SNR 100 the error grows from 36 to 46 %
         between 0.05 and 0.1 (NRMSE).
+    extensions : how often the field outside the mask is put to that of the sources found so far (see `extension`), at
+        three more transforms. Once takes 2 % off the error (NRMSE); none is the method as published.
 
     Returns
     -------
@@ -102,10 +106,10 @@ def tsvd(
     """
     _check_threshold(threshold)
 
-    def division(spectrum: Spectrum, dipole: Volume, shape: Shape) -> float:
-        return _truncate(spectrum, dipole, np.float32(threshold), shape[2] % 2 == 0)
+    def division(spectrum: Spectrum, grid: door.Grid) -> float:
+        return _truncate(spectrum, grid.dipole, np.float32(threshold), grid.shape[2] % 2 == 0)
 
-    return _invert(local_field, mask, voxel_size, b0_dir, division)
+    return _invert(*door.linear(local_field, mask, voxel_size, b0_dir), extensions, division)
 
 
 def tikhonov(
@@ -117,6 +121,7 @@ def tikhonov(
     *,
     regulariser: Regulariser = "gradient",
     weight: float = 0.01,
+    extensions: int = 0,
 ) -> Volume:
     """Susceptibility as the least-squares map whose size, slope or curvature is penalised.
 
@@ -126,14 +131,14 @@ def tikhonov(
 
     Parameters
     ----------
-    local_field : relative field of the sources inside the mask (x, y, z) [ppm].
-    mask : voxels where it is known.
-    voxel_size : spacing [mm].
-    b0_dir : unit vector of B0 in array axes.
+    local_field, mask, voxel_size, b0_dir : field [ppm], where it is known, spacing [mm], direction; see `door.linear`.
     regulariser : `identity`, `gradient` or `laplacian`. The gradient spares the largest structures, where the
         field has no noise, and is the choice of Bilgic 2014.
     weight : of the penalty [1, mm^2 or mm^4]: with 0.01, waves of 2 pi mm are halved where the kernel is 0.1, whatever
         the regulariser. The published values lie between 1e-3 and 0.1.
+    extensions : how often the field outside the mask is put to that of the sources found so far (see `extension`), at
+        three more transforms. It takes 2 % off the error on most heads and adds 2 % on
+        others (NRMSE), where the slope leaves large structures free.
 
     Returns
     -------
@@ -145,19 +150,18 @@ def tikhonov(
 
     References
     ----------
-    Kressler 2010, doi:10.1109/TMI.2009.2023787; Bilgic 2014, doi:10.1002/mrm.25029
+    Bilgic 2014, doi:10.1002/jmri.24365
     """
     check_positive(weight=weight)
     orders = dict(zip(get_args(Regulariser), range(3), strict=True))
     if regulariser not in orders:
         raise ValueError(f"regulariser is {regulariser!r}: it must be one of {', '.join(orders)}")
-    size = check_voxel_size(voxel_size)
 
-    def division(spectrum: Spectrum, dipole: Volume, shape: Shape) -> float:
-        _regularise(spectrum, dipole, *symbols(shape, size), np.float32(weight), orders[regulariser])
+    def division(spectrum: Spectrum, grid: door.Grid) -> float:
+        _regularise(spectrum, grid.dipole, *symbols(grid.shape, grid.size), np.float32(weight), orders[regulariser])
         return 1.0
 
-    return _invert(local_field, mask, size, b0_dir, division)
+    return _invert(*door.linear(local_field, mask, voxel_size, b0_dir), extensions, division)
 
 
 def _check_threshold(threshold: float) -> None:
@@ -165,21 +169,17 @@ def _check_threshold(threshold: float) -> None:
         raise ValueError(f"threshold is {threshold}: it must lie between 0 and 1/3")
 
 
-def _invert(
-    local_field: NDArray[np.float32],
-    mask: NDArray[np.bool_],
-    voxel_size: ArrayLike,
-    b0_dir: ArrayLike,
-    division: Division,
-) -> Volume:
-    inside, size, direction = check_mask(mask), check_voxel_size(voxel_size), check_direction(b0_dir)
-    field = check_volume("local_field", local_field, inside)
-    shape = fourier.padded_shape(inside.shape, size, fourier.MARGIN_MM)
-    spectrum = fourier.forward(fourier.pad(field, inside, shape))
-    centre = division(spectrum, dipole_spectrum(shape, size, direction), shape)
-    chi = fourier.crop(fourier.inverse(spectrum, shape), inside)
-    chi /= np.float32(centre)
-    return chi
+def _invert(grid: door.Grid, field: NDArray[np.float32], extensions: int, division: Division) -> Volume:
+    if extensions < 0:
+        raise ValueError(f"extensions is {extensions}: it must not be negative")
+    data = KnownField(field, grid)
+    for left in range(extensions, -1, -1):
+        centre = division(data.spectrum, grid)
+        chi = fourier.inverse(data.spectrum, grid.shape)
+        chi /= np.float32(centre)
+        if left:
+            data.extend(chi)
+    return grid.crop(chi)
 
 
 def divide(spectrum: Spectrum, dipole: Volume, threshold: np.float32, even: bool) -> float:

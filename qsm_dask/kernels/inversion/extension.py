@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qsm_dask.kernels import fourier
-from qsm_dask.kernels.doors import Mask
-from qsm_dask.kernels.fourier import Shape, Spectrum, Volume
+from qsm_dask.kernels.fourier import Spectrum, Volume
+from qsm_dask.kernels.inversion.door import Grid
 
 EVERY = 2
 """Iterations between extensions. ADMM needs them to settle: extended in each, the map may diverge."""
@@ -34,9 +34,7 @@ class KnownField:
     def __init__(
         self,
         field: NDArray[np.float32],
-        mask: Mask,
-        dipole: Volume,
-        shape: Shape,
+        grid: Grid,
         prepare: Callable[[Spectrum], None] | None = None,
     ) -> None:
         """Take the field as it is.
@@ -44,14 +42,11 @@ class KnownField:
         Parameters
         ----------
         field : relative field (x, y, z) [ppm].
-        mask : voxels where it is known.
-        dipole : kernel on the half spectrum.
-        shape : padded grid.
+        grid : where it is known, and what the transforms need.
         prepare : done in place to each spectrum before it is used.
         """
-        self._field, self._mask, self._dipole, self._shape = field, mask, dipole, shape
-        self._prepare = prepare
-        self._take(fourier.pad(field, mask, shape))
+        self._field, self._grid, self._prepare = field, grid, prepare
+        self._take(fourier.pad(field, grid.inside, grid.shape))
 
     def extend(self, chi: Volume) -> None:
         """Put the field of the sources inside the mask outside it.
@@ -60,13 +55,14 @@ class KnownField:
         ----------
         chi : susceptibility on the padded grid [ppm].
         """
-        x, y, z = self._mask.shape
+        inside = self._grid.inside
+        x, y, z = inside.shape
         del self.spectrum
-        spectrum = fourier.forward(fourier.pad(chi[:x, :y, :z], self._mask, self._shape))
-        spectrum *= self._dipole
-        field = fourier.inverse(spectrum, self._shape)
+        spectrum = fourier.forward(fourier.pad(chi[:x, :y, :z], inside, self._grid.shape))
+        spectrum *= self._grid.dipole
+        field = fourier.inverse(spectrum, self._grid.shape)
         del spectrum
-        np.copyto(field[:x, :y, :z], self._field, where=self._mask, casting="unsafe")
+        np.copyto(field[:x, :y, :z], self._field, where=inside, casting="unsafe")
         self._take(field)
 
     def _take(self, field: Volume) -> None:

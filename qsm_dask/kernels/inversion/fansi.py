@@ -3,12 +3,10 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from qsm_dask.kernels import fourier, series
-from qsm_dask.kernels.dipole import dipole_spectrum
-from qsm_dask.kernels.doors import check_direction, check_positive, check_voxel_size
-from qsm_dask.kernels.fourier import Spectrum, Volume
-from qsm_dask.kernels.inversion.admm import Schedule, Symbols, minimise
-from qsm_dask.kernels.inversion.wrapped import wrapped_field
+from qsm_dask.kernels.doors import check_positive
+from qsm_dask.kernels.fourier import Volume
+from qsm_dask.kernels.inversion import door
+from qsm_dask.kernels.inversion.split import SplitField, solve
 from qsm_dask.kernels.jit import compiled
 from qsm_dask.kernels.solved import Solved
 
@@ -41,14 +39,8 @@ def fansi(
 
     Parameters
     ----------
-    local_field : relative field of the sources inside the mask (x, y, z) [ppm].
-    mask : voxels where it is known.
-    voxel_size : spacing [mm].
-    b0_dir : unit vector of B0 in array axes.
-    b0 : field strength [T].
-    te : echo times [s].
-    magnitude : of each echo, for the weights W; without it and without noise all voxels count the same.
-    field_noise : standard deviation of the field [ppm], for the weights in place of the magnitude.
+    local_field, mask, voxel_size, b0_dir : field [ppm], where it is known, spacing [mm], direction; see `door.linear`.
+    b0, te, magnitude, field_noise : what makes it a phase [T, s] and gives the weights W; see `door.wrapped`.
     weight_ppm_mm : of the total variation [ppm mm], that of `tv`: about a sixth of the noise of the field [ppm], so
         that 1e-4 is for 3 T at an SNR of 100.
     rho : penalty of the gradient's splitting as a multiple of the weight, for differences between neighbouring voxels;
@@ -71,57 +63,14 @@ def fansi(
     ----------
     Milovic 2018, doi:10.1002/mrm.27073
     """
-    inside, size, direction = series.inside(mask), check_voxel_size(voxel_size), check_direction(b0_dir)
     check_positive(
         weight_ppm_mm=weight_ppm_mm, rho=rho, field_rho=field_rho, tolerance=tolerance, max_iterations=max_iterations
     )
-    data = wrapped_field(local_field, inside, b0, te, magnitude, field_noise)
-    shape = fourier.padded_shape(inside.shape, size, fourier.MARGIN_MM)
-    dipole = dipole_spectrum(shape, size, direction)
-    penalty = np.float32(field_rho)
-    dual = np.zeros(inside.shape, np.float32)
-    field = np.zeros(shape, np.float32)
-    _fit(field, dual, data.phase, data.weight, penalty)
-    split = [fourier.forward(field)]
-    del field
-
-    def update(spectrum: Spectrum, symbols: Symbols, rho: float) -> None:
-        _update(spectrum, split[0], dipole, *symbols, np.float32(rho), penalty)
-        split.clear()
-        field = fourier.inverse(spectrum * dipole, shape)
-        _fit(field, dual, data.phase, data.weight, penalty)
-        split.append(fourier.forward(field))
-
-    weight = weight_ppm_mm * data.scale
-    edge_mm = float(np.prod(size)) ** (1 / 3)
-    schedule = Schedule(weight, rho * weight_ppm_mm * edge_mm, False, 0, tolerance, max_iterations)
-    chi, solved = minimise(np.zeros(shape, np.float32), None, update, size, schedule)
-    chi /= np.float32(data.scale)
-    return fourier.crop(chi, inside), solved
-
-
-@compiled
-def _update(
-    spectrum: Spectrum,
-    split: Spectrum,
-    dipole: Volume,
-    lx: Volume,
-    ly: Volume,
-    lz: Volume,
-    rho: np.float32,
-    penalty: np.float32,
-) -> None:
-    nx, ny, nz = spectrum.shape
-    one = np.float32(1.0)
-    for i in range(nx):
-        for j in range(ny):
-            lxy = lx[i] + ly[j]
-            for m in range(nz):
-                d = dipole[i, j, m]
-                spectrum[i, j, m] = (split[i, j, m] * (d * penalty) + spectrum[i, j, m] * rho) * (
-                    one / (penalty * d * d + rho * (lxy + lz[m]))
-                )
-    spectrum[0, 0, 0] = 0
+    grid, data = door.wrapped(local_field, mask, voxel_size, b0_dir, b0, te, magnitude, field_noise)
+    split = SplitField(grid, data, _fit, field_rho)
+    penalty = rho * weight_ppm_mm * grid.edge_mm
+    chi, solved = solve(split, grid, weight_ppm_mm * data.scale, penalty, tolerance, max_iterations)
+    return grid.crop(chi, data.scale), solved
 
 
 @compiled

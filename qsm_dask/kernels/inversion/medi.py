@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qsm_dask.kernels import fourier, series
-from qsm_dask.kernels.dipole import dipole_spectrum
-from qsm_dask.kernels.doors import Mask, Vector, check_direction, check_positive, check_voxel_size
-from qsm_dask.kernels.fourier import Floats, Shape, Spectrum, Volume
+from qsm_dask.kernels.doors import check_positive
+from qsm_dask.kernels.fourier import Floats, Spectrum, Volume
+from qsm_dask.kernels.inversion import door
 from qsm_dask.kernels.inversion.admm import symbols
-from qsm_dask.kernels.inversion.wrapped import WrappedField, mismatch, wrapped_field
+from qsm_dask.kernels.inversion.wrapped import WrappedField, mismatch
 from qsm_dask.kernels.jit import compiled
 from qsm_dask.kernels.solved import Solved
 
@@ -48,14 +48,9 @@ def medi(
 
     Parameters
     ----------
-    local_field : relative field of the sources inside the mask (x, y, z) [ppm].
-    mask : voxels where it is known.
-    voxel_size : spacing [mm].
-    b0_dir : unit vector of B0 in array axes.
-    b0 : field strength [T].
-    te : echo times [s].
-    magnitude : of each echo, for the edges and the weights W; without it only the mask's surface is an edge.
-    field_noise : standard deviation of the field [ppm], for the weights in place of the magnitude.
+    local_field, mask, voxel_size, b0_dir : field [ppm], where it is known, spacing [mm], direction; see `door.linear`.
+    b0, te, magnitude, field_noise : what makes it a phase [T, s] and gives the weights W; see `door.wrapped`. The
+        magnitude has the edges too: without it only the mask's surface is one.
     fidelity : weight of the data [1/(rad mm)]; 1000 as Liu 2012, with the phase of one echo spacing.
     edge_fraction : share of the slopes inside the mask that count as edges; 0.3 as Liu 2012.
     cg_tolerance : residual of a step's equations relative to their right-hand side; 0.01.
@@ -76,20 +71,18 @@ def medi(
     ----------
     Liu 2012, doi:10.1016/j.neuroimage.2011.08.082; Liu 2013, doi:10.1002/mrm.24272
     """
-    inside, size, direction = series.inside(mask), check_voxel_size(voxel_size), check_direction(b0_dir)
     check_positive(fidelity=fidelity, cg_tolerance=cg_tolerance, cg_iterations=cg_iterations)
     check_positive(tolerance=tolerance, max_iterations=max_iterations)
     if not 0 <= edge_fraction < 1:
         raise ValueError(f"edge_fraction is {edge_fraction}: it must be at least 0 and below 1")
-    data = wrapped_field(local_field, inside, b0, te, magnitude, field_noise)
-    shape = fourier.padded_shape(inside.shape, size, fourier.MARGIN_MM)
+    grid, data = door.wrapped(local_field, mask, voxel_size, b0_dir, b0, te, magnitude, field_noise)
     image = None
     if magnitude is not None:
-        image = np.linalg.norm(series.echoes("magnitude", magnitude, series.echo_times(te), inside), axis=0)
-    edges = _edges(image, inside, shape, size, edge_fraction)
+        image = np.linalg.norm(series.echoes("magnitude", magnitude, series.echo_times(te), grid.inside), axis=0)
+    edges = _edges(image, grid, edge_fraction)
     del image
-    step = _Step(data, edges, size, dipole_spectrum(shape, size, direction), fidelity)
-    chi = np.zeros(fourier.half_shape(shape), np.complex64)
+    step = _Step(data, edges, grid, fidelity)
+    chi = np.zeros(fourier.half_shape(grid.shape), np.complex64)
     change, done = math.inf, 0
     while done < max_iterations and change > tolerance:
         change_of_chi = step.solve(chi, cg_tolerance, cg_iterations)
@@ -97,22 +90,18 @@ def medi(
         norm = math.sqrt(step.dot(chi, chi))
         change = math.sqrt(step.dot(change_of_chi, change_of_chi)) / norm if norm else 0.0
         done += 1
-    result = fourier.crop(fourier.inverse(chi, shape), inside)
-    result /= np.float32(data.scale)
-    return result, Solved(done, change, change <= tolerance)
+    return grid.crop(fourier.inverse(chi, grid.shape), data.scale), Solved(done, change, change <= tolerance)
 
 
 class _Step:
     """The linear equations of one Gauss-Newton step, in k-space."""
 
-    def __init__(self, data: WrappedField, edges: Edges, size: Vector, dipole: Volume, fidelity: float) -> None:
-        x, y, z = edges.shape
-        self._data, self._edges, self._dipole, self._shape = data, edges, dipole, (x, y, z)
-        shape = self._shape
+    def __init__(self, data: WrappedField, edges: Edges, grid: door.Grid, fidelity: float) -> None:
+        self._data, self._edges, self._dipole, self._shape = data, edges, grid.dipole, grid.shape
         self._factor = np.float32(2 * fidelity)
-        self._per_mm = (1 / np.array(size)).astype(np.float32)
-        self._symbols = symbols(shape, size)
-        self._sums = np.zeros(shape[0])
+        self._per_mm = (1 / np.array(grid.size)).astype(np.float32)
+        self._symbols = symbols(grid.shape, grid.size)
+        self._sums = np.zeros(grid.shape[0])
 
     def dot(self, a: Spectrum, b: Spectrum) -> float:
         """The scalar product over the full spectrum."""
@@ -166,19 +155,19 @@ class _Step:
         return scaled
 
 
-def _edges(image: Volume | None, mask: Mask, shape: Shape, size: Vector, fraction: float) -> Edges:
+def _edges(image: Volume | None, grid: door.Grid, fraction: float) -> Edges:
     """One bit an axis: whether the difference to the next voxel is an edge."""
-    edges, inside = np.zeros(shape, np.uint8), np.zeros(shape, np.bool_)
-    x, y, z = mask.shape
-    inside[:x, :y, :z] = mask
-    image = None if image is None else fourier.pad(image, mask, shape)
+    edges, inside = np.zeros(grid.shape, np.uint8), np.zeros(grid.shape, np.bool_)
+    x, y, z = grid.inside.shape
+    inside[:x, :y, :z] = grid.inside
+    image = None if image is None else fourier.pad(image, grid.inside, grid.shape)
     pairs, slopes = [], []
     for axis in range(3):
         ahead = np.roll(inside, -1, axis)
         edges |= (inside != ahead).astype(np.uint8) << axis
         pairs.append(inside & ahead)
         if image is not None:
-            slopes.append(np.abs(np.roll(image, -1, axis) - image) / np.float32(size[axis]))
+            slopes.append(np.abs(np.roll(image, -1, axis) - image) / np.float32(grid.size[axis]))
     if slopes and fraction:
         found = np.concatenate([slope[pair] for slope, pair in zip(slopes, pairs, strict=True)])
         limit = float(np.quantile(found, 1 - fraction)) if found.size else 0.0

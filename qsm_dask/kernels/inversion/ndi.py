@@ -6,11 +6,11 @@ from typing import cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from qsm_dask.kernels import fourier, series
-from qsm_dask.kernels.dipole import dipole_spectrum
-from qsm_dask.kernels.doors import Mask, check_direction, check_positive, check_voxel_size
+from qsm_dask.kernels import fourier
+from qsm_dask.kernels.doors import Mask, check_positive
 from qsm_dask.kernels.fourier import Floats, Volume
-from qsm_dask.kernels.inversion.wrapped import mismatch, wrapped_field
+from qsm_dask.kernels.inversion import door
+from qsm_dask.kernels.inversion.wrapped import mismatch
 from qsm_dask.kernels.jit import compiled
 from qsm_dask.kernels.solved import Solved
 
@@ -40,14 +40,8 @@ def ndi(
 
     Parameters
     ----------
-    local_field : relative field of the sources inside the mask (x, y, z) [ppm].
-    mask : voxels where it is known.
-    voxel_size : spacing [mm].
-    b0_dir : unit vector of B0 in array axes.
-    b0 : field strength [T].
-    te : echo times [s].
-    magnitude : of each echo, for the weights W; without it and without noise all voxels count the same.
-    field_noise : standard deviation of the field [ppm], for the weights in place of the magnitude.
+    local_field, mask, voxel_size, b0_dir : field [ppm], where it is known, spacing [mm], direction; see `door.linear`.
+    b0, te, magnitude, field_noise : what makes it a phase [T, s] and gives the weights W; see `door.wrapped`.
     step : of the descent; 2 as Polak 2020. It is stable below 2.25, as D reaches 2/3 and W^2 at most 2.
     damping : of chi; 1e-5 as Polak 2020, too small to matter but in the cone where the kernel is zero.
     tolerance : relative change of chi at which it stops. After n steps the waves with D^2 > 1 / (step * n) are found:
@@ -67,24 +61,20 @@ def ndi(
     ----------
     Polak 2020, doi:10.1002/nbm.4271
     """
-    inside, size, direction = series.inside(mask), check_voxel_size(voxel_size), check_direction(b0_dir)
     check_positive(step=step, damping=damping, tolerance=tolerance, max_iterations=max_iterations)
-    data = wrapped_field(local_field, inside, b0, te, magnitude, field_noise)
-    shape = fourier.padded_shape(inside.shape, size, fourier.MARGIN_MM)
-    dipole = dipole_spectrum(shape, size, direction)
-    chi = np.zeros(shape, np.float32)
-    cost, sums, change, done = np.empty(shape[0]), np.empty((inside.shape[0], 2)), math.inf, 0
+    grid, data = door.wrapped(local_field, mask, voxel_size, b0_dir, b0, te, magnitude, field_noise)
+    chi = np.zeros(grid.shape, np.float32)
+    cost, sums, change, done = np.empty(grid.shape[0]), np.empty((grid.inside.shape[0], 2)), math.inf, 0
     while done < max_iterations and change > tolerance:
-        slope = _filtered(chi, dipole)
+        slope = _filtered(chi, grid.dipole)
         mismatch(slope, data.phase, data.weight, np.float32(1.0), cost)
-        slope = _filtered(slope, dipole)
-        _descend(chi, slope, inside, np.float32(step), np.float32(damping), sums)
+        slope = _filtered(slope, grid.dipole)
+        _descend(chi, slope, grid.inside, np.float32(step), np.float32(damping), sums)
         del slope
         moved, norm = np.sqrt(sums.sum(axis=0)).tolist()
         change = moved / norm if norm else 0.0
         done += 1
-    chi /= np.float32(data.scale)
-    return fourier.crop(chi, inside), Solved(done, change, change <= tolerance)
+    return grid.crop(chi, data.scale), Solved(done, change, change <= tolerance)
 
 
 def _filtered(volume: Volume, dipole: Volume) -> Volume:

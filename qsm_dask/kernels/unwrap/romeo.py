@@ -48,7 +48,8 @@ def romeo(
     magnitude : (echo, x, y, z) or None; without it its weights are left out.
     mode : `template`, or `individual`: every echo in space, by itself, then aligned in time.
     template_echo : the echo unwrapped in space, counted from 1. The first has wrapped least.
-    weights : what an edge's weight is made of, names of `weights.WEIGHTS`.
+    weights : what an edge's weight is made of: any of phase_coherence, phase_gradient, phase_linearity,
+        magnitude_coherence, magnitude_low and magnitude_high.
     uncertain : half turns of misfit in time beyond which space decides, 0 to 1; 1 never does.
 
     Returns

@@ -1,0 +1,104 @@
+"""Arguments and options that several commands share."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Bids = Annotated[
+    Path,
+    typer.Argument(
+        metavar="BIDS", help="Folder of the raw BIDS dataset.", exists=True, file_okay=False, show_default=False
+    ),
+]
+NewCohort = Annotated[
+    Path,
+    typer.Argument(
+        metavar="COHORT",
+        help="Folder of the cohort store; made if it is not there.",
+        file_okay=False,
+        show_default=False,
+    ),
+]
+Cohort = Annotated[
+    Path,
+    typer.Argument(
+        metavar="COHORT",
+        help="Folder of a cohort store that `qsm-dask run` or `ingest` made.",
+        file_okay=False,
+        show_default=False,
+    ),
+]
+PipelineName = Annotated[
+    str,
+    typer.Option(
+        "--pipeline", "-p", metavar="NAME|FILE", help="A shipped pipeline (`qsm-dask pipelines`) or your own YAML file."
+    ),
+]
+ClusterName = Annotated[
+    str,
+    typer.Option(
+        "--cluster",
+        "-c",
+        metavar="NAME|FILE",
+        help="Where the work runs: `local` (one process a core), `serial` (this process), or your own YAML file.",
+    ),
+]
+Derivatives = Annotated[
+    list[str],
+    typer.Option(
+        "--derivatives",
+        "-d",
+        metavar="DIR[:NAMES]",
+        help="Take what exists already from this BIDS derivatives folder: NAMES are `dseg`, `mask`, `chi`, "
+        "`local_field` or `r2`, separated by commas (`dseg,mask` unless given), each with its units where the sidecar "
+        "lacks them (`chi=ppb`). May be repeated.",
+    ),
+]
+Participants = Annotated[
+    list[str],
+    typer.Option(
+        "--participant-label", metavar="LABEL", help="Only this participant, with or without `sub-`. May be repeated."
+    ),
+]
+Sessions = Annotated[
+    list[str],
+    typer.Option("--session-id", metavar="LABEL", help="Only this session, with or without `ses-`. May be repeated."),
+]
+Filters = Annotated[
+    Path | None,
+    typer.Option("--bids-filter-file", metavar="FILE", help="JSON file of BIDS entities that the scans must have."),
+]
+PhaseSign = Annotated[
+    str,
+    typer.Option(
+        metavar="SIGN",
+        help="Sign of the phase: `auto`, `+1`, `-1`, or by manufacturer or scan (`auto,GE=-1`). "
+        "Veins must be positive.",
+    ),
+]
+CoilSmoothing = Annotated[
+    float | None,
+    typer.Option(
+        "--coil-smoothing",
+        min=0.1,
+        metavar="MM",
+        help="Where coils are combined: smoothing of their phase offsets (`qsm-dask stages`: coils.mcpc3ds).",
+    ),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars; warnings and errors only.")]
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable output; implies --quiet.")]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which scans and maps of a dataset a command takes in, and how it reads their phase and combines their coils."""
+
+    derivatives: Sequence[str] = ()
+    participants: Sequence[str] = ()
+    sessions: Sequence[str] = ()
+    filters: Path | None = None
+    phase_sign: str = "auto"
+    coil_smoothing_mm: float | None = None

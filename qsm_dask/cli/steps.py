@@ -1,0 +1,144 @@
+"""The steps that commands are made of: each runs one workflow with its progress bar and says what came of it."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qsm_dask.cli.console import list_reasons, progress, say, waiting, warn
+from qsm_dask.cli.options import Selection
+from qsm_dask.errors import ConfigError, StoreError
+
+if TYPE_CHECKING:
+    from qsm_dask.engine import Engine
+    from qsm_dask.pipeline import Pipeline
+    from qsm_dask.store import CohortStore
+    from qsm_dask.workflow.compare import Summary as Compared
+    from qsm_dask.workflow.ingest import Summary as Ingested
+    from qsm_dask.workflow.process import Summary as Processed
+
+
+@contextmanager
+def open_cluster(name: str, *, quiet: bool) -> Iterator["Engine"]:
+    """Start the cluster that a shipped or own file describes, and shut it down afterwards."""
+    from qsm_dask.api import open_engine
+
+    with ExitStack() as stack:
+        with waiting("starting workers", quiet=quiet):
+            engine = stack.enter_context(open_engine(name))
+        yield engine
+
+
+def open_store(path: Path) -> "CohortStore":
+    """Open an existing cohort; a path that is none is wrong usage."""
+    from qsm_dask.store import CohortStore
+
+    try:
+        return CohortStore.open(path)
+    except StoreError as error:
+        raise ConfigError(str(error)) from error
+
+
+def read_pipeline(name: str) -> "Pipeline":
+    """A shipped pipeline by its name, or a YAML file by its path."""
+    from qsm_dask.pipeline import Pipeline
+
+    return Pipeline.from_yaml(name)
+
+
+def compile_kernels(pipeline: "Pipeline", *, quiet: bool) -> None:
+    """Compile once what the pipeline calls, and say so: it is a machine's first run that takes the time."""
+    from qsm_dask.workflow import compile_ahead
+
+    if not compile_ahead.is_due(pipeline):
+        return
+    if not quiet:
+        say("compiling kernels, once on this machine (about a minute)")
+    with progress("compile", quiet=quiet) as shown:
+        compile_ahead.run(pipeline, progress=shown)
+
+
+def run_all(
+    bids: Path, cohort: Path, chosen: Selection, pipeline: str, cluster: str, *, quiet: bool
+) -> tuple["Ingested", "Processed", Path]:
+    """Ingest, process, compare and report on one cluster; the summaries and the page."""
+    steps = read_pipeline(pipeline)
+    compile_kernels(steps, quiet=quiet)
+    with open_cluster(cluster, quiet=quiet) as engine:
+        if engine.dashboard and not quiet:
+            say(f"dashboard {engine.dashboard}")
+        store, ingested = ingest_scans(bids, cohort, engine, chosen, quiet=quiet)
+        processed = process_scans(store, engine, steps, chosen, quiet=quiet)
+        if not quiet:
+            tell_processed(processed)
+        compare_scans(store, quiet=quiet)
+        return ingested, processed, write_report(store, engine, quiet=quiet)
+
+
+def ingest_scans(
+    bids: Path, cohort: Path, engine: "Engine", chosen: Selection, *, quiet: bool
+) -> tuple["CohortStore", "Ingested"]:
+    """Take the chosen scans of a dataset into a cohort, which is made if it is not there."""
+    from qsm_dask.api import new_cohort
+    from qsm_dask.workflow import ingest as workflow
+
+    with new_cohort(cohort) as store, progress("ingest", quiet=quiet) as shown:
+        summary = workflow.run(bids, store, engine, **vars(chosen), progress=shown)
+    if not quiet:
+        say(
+            f"ingest    {summary.done} converted, {summary.unchanged} unchanged, "
+            f"{summary.skipped} skipped (no phase), {summary.failed} failed"
+        )
+    for text in summary.warnings:
+        warn(text)
+    if summary.gone:
+        warn(f"{len(summary.gone)} scans are no longer in the dataset and stay in the cohort, as {summary.gone[0]}")
+    return store, summary
+
+
+def process_scans(
+    store: "CohortStore", engine: "Engine", pipeline: "Pipeline", chosen: Selection, *, quiet: bool
+) -> "Processed":
+    """Run a pipeline on the chosen scans of a cohort."""
+    from qsm_dask.workflow import process as workflow
+
+    with progress("process", quiet=quiet) as shown:
+        summary = workflow.run(
+            store, engine, pipeline, participants=chosen.participants, sessions=chosen.sessions, progress=shown
+        )
+    if summary.without_labels:
+        warn(
+            f"{summary.without_labels} scans have no label image, so their table has the whole brain only: "
+            "give one with --derivatives DIR:dseg"
+        )
+    return summary
+
+
+def compare_scans(store: "CohortStore", *, quiet: bool) -> "Compared":
+    """Write the cohort's region tables."""
+    from qsm_dask.workflow import compare as workflow
+
+    with progress("compare", quiet=quiet) as shown:
+        summary = workflow.run(store, progress=shown)
+    for text in summary.warnings:
+        warn(text)
+    if not quiet:
+        say(f"tables    {store.path}/tables")
+    return summary
+
+
+def write_report(store: "CohortStore", engine: "Engine", *, quiet: bool) -> Path:
+    """Write the cohort's page; its path."""
+    from qsm_dask.workflow import report as workflow
+
+    with progress("report", quiet=quiet) as shown:
+        return workflow.run(store, engine, progress=shown)
+
+
+def tell_processed(summary: "Processed") -> None:
+    """Say how many scans and nodes were done, and why others were not."""
+    recomputed = f"{summary.computed} nodes computed, {summary.reused} found committed"
+    if not summary.computed and summary.reused:
+        recomputed = f"nothing to compute: all {summary.reused} nodes were committed already"
+    say(f"process   {summary.done} done, {summary.skipped} skipped, {len(summary.failures)} failed; {recomputed}")
+    list_reasons(summary.failures)

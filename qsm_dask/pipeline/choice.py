@@ -1,0 +1,117 @@
+"""Which steps of a pipeline run on a scan, and which of them are committed together."""
+
+from collections.abc import Collection, Sequence
+
+from qsm_dask.errors import ConfigError
+from qsm_dask.pipeline.plan import Plan, PlanNode
+from qsm_dask.pipeline.steps import Step
+from qsm_dask.quantities import NODES, quantity
+from qsm_dask.scan import Geometry
+
+
+def make_plan(
+    slots: Sequence[Sequence[Step]],
+    goal: Collection[str],
+    keep: Collection[str],
+    geometry: Geometry,
+    available: Collection[str],
+) -> Plan:
+    """Choose the steps that run on a scan and group them into nodes.
+
+    A step is left out, with the reason, when the scan lacks what it needs, when what it
+    makes was ingested already, or when nothing that remains reads its result.
+
+    Raises
+    ------
+    ConfigError : a quantity of `goal` cannot be had.
+    """
+    active, left_out = _choose(slots, geometry, available)
+    have = {*available, *(name for step in active for name in step.outputs)}
+    for name in goal:
+        if name not in have:
+            raise ConfigError(f"{name} cannot be computed: {'; '.join(left_out)}")
+    kept = {*goal, *keep}
+    steps = _needed(active, {*kept, *_leaves(slots)}, kept, left_out)
+    return Plan(geometry, _group(steps, kept), tuple(left_out))
+
+
+def _choose(
+    slots: Sequence[Sequence[Step]], geometry: Geometry, available: Collection[str]
+) -> tuple[list[Step], list[str]]:
+    """Per slot the first step that can run; and why the others cannot."""
+    ingested = {name for name in available if quantity(name).node != "ingest"}
+    have = set(available)
+    active, left_out = [], []
+    for slot in slots:
+        reasons = []
+        for step in slot:
+            reason = _obstacle(step, geometry, have, ingested)
+            if reason is None:
+                active.append(step)
+                have.update(step.outputs)
+                break
+            reasons.append(f"{step.stage}: {reason}")
+        else:
+            left_out += reasons
+    return active, left_out
+
+
+def _obstacle(step: Step, geometry: Geometry, have: Collection[str], ingested: Collection[str]) -> str | None:
+    if step.outputs[0] in ingested and not step.refines:
+        return f"{step.outputs[0]} was ingested"
+    missing = [name for name in step.required if name not in have]
+    if missing:
+        return f"lacks {', '.join(missing)}"
+    return step.method.applies(geometry)
+
+
+def _leaves(slots: Sequence[Sequence[Step]]) -> set[str]:
+    """What the steps make that exist for their own sake: no later step reads any of it."""
+    leaves: set[str] = set()
+    read_later: set[str] = set()
+    for slot in reversed(slots):
+        outputs = {name for step in slot for name in step.outputs}
+        if not outputs & read_later:
+            leaves |= outputs
+        read_later.update(name for step in slot for name in step.inputs)
+    return leaves
+
+
+def _needed(active: Sequence[Step], wanted: set[str], kept: set[str], left_out: list[str]) -> list[Step]:
+    """The steps that lead to what is wanted; a step runs for its first output, or for any that is kept."""
+    needed = set(wanted)
+    steps: list[Step] = []
+    for step in reversed(active):
+        if step.outputs[0] in needed or kept & needed & set(step.outputs):
+            needed -= set(step.outputs)
+            needed |= set(step.inputs)
+            steps.insert(0, step)
+        else:
+            left_out.append(f"{step.stage}: nothing that remains reads {step.outputs[0]}")
+    return steps
+
+
+def _group(steps: Sequence[Step], keep: Collection[str]) -> tuple[PlanNode, ...]:
+    """Cut the list of steps where the next commit begins; order in the file is order of execution."""
+    groups: dict[str, list[Step]] = {}
+    index = 1
+    for step in steps:
+        index = max(index, NODES.index(quantity(step.outputs[0]).node))
+        groups.setdefault(NODES[index], []).append(step)
+    nodes: list[PlanNode] = []
+    later: set[str] = set()
+    for name, group in reversed(groups.items()):
+        reads: list[str] = []
+        written: dict[str, None] = {}
+        for step in group:
+            reads += [read for read in step.inputs if read not in written and read not in reads]
+            written.update(dict.fromkeys(step.outputs))
+        stores = tuple(item for item in written if item in later or item in keep or _always_stored(item))
+        nodes.insert(0, PlanNode(name, tuple(group), tuple(reads), stores))
+        later.update(reads)
+    return tuple(nodes)
+
+
+def _always_stored(name: str) -> bool:
+    known = quantity(name)
+    return known.stored and known.node != "ingest"

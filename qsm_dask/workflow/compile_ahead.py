@@ -1,0 +1,113 @@
+"""Compile the kernels of a pipeline once for this machine, before workers need them.
+
+Numba compiles a function when it is first called, for most of a minute in all with the default pipeline;
+workers that start together would each do so, silently. One process runs the steps on a tiny
+head instead, and leaves the code in the cache that all processes of this user share.
+"""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import llvmlite.binding
+import numpy as np
+
+from qsm_dask import numba_cache, phantom
+from qsm_dask.digests import digest_of
+from qsm_dask.errors import StageError
+from qsm_dask.pipeline import Pipeline, Step
+from qsm_dask.pipeline.plan import call
+
+Progress = Callable[[int, int, str], None]
+
+_LOG = logging.getLogger(__name__)
+_SHAPE = (32, 36, 26)
+
+
+def is_due(pipeline: Pipeline) -> bool:
+    """Whether this machine has yet to compile what the pipeline calls."""
+    return not _note(pipeline).exists()
+
+
+def run(pipeline: Pipeline, *, progress: Progress | None = None) -> None:
+    """Compile what a pipeline calls in a process of its own, unless this machine has done so.
+
+    Should that process fail, a warning says so, and whoever calls a kernel first compiles it.
+
+    Parameters
+    ----------
+    pipeline : whose steps are run, alternatives included.
+    progress : called with (steps compiled, steps in all, the step's name).
+    """
+    if not is_due(pipeline):
+        return
+    command = [sys.executable, "-m", __name__]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdin is not None  # noqa: S101 -- for the type checker
+        assert process.stdout is not None  # noqa: S101
+        assert process.stderr is not None  # noqa: S101
+        process.stdin.write(json.dumps(dict(pipeline.source)).encode())
+        process.stdin.close()
+        for line in process.stdout:
+            if progress is not None:
+                progress(*json.loads(line))
+        complaint = process.stderr.read().decode(errors="replace").strip()
+    if process.returncode:
+        _LOG.warning("kernels could not be compiled ahead, so each worker compiles them: %s", complaint[-300:])
+        return
+    _note(pipeline).touch()
+
+
+def compile_steps(pipeline: Pipeline, progress: Progress) -> None:
+    """Run every step of a pipeline on a tiny head, in this process.
+
+    A step that lacks an input, or refuses so small a head, is passed over: its first scan compiles it.
+    """
+    head = phantom.simulate(1, 0, shape=_SHAPE, te=(0.004, 0.008, 0.012, 0.016))
+    have = {**head.arrays, "dseg": head.truth["dseg"]}
+    steps = [step for slot in pipeline.slots for step in slot]
+    for count, step in enumerate(steps):
+        progress(count, len(steps), step.stage)
+        if set(step.required) <= set(have):
+            try:
+                outputs, _ = call(step, [_as_read(have.get(name)) for name in step.inputs])
+            except StageError:
+                continue
+            have.update(outputs)
+    progress(len(steps), len(steps), "")
+
+
+def _as_read(value: object) -> object:
+    """What the store hands over: arrays stay arrays, and single numbers are plain."""
+    return value.item() if isinstance(value, np.ndarray) and value.ndim == 0 else value
+
+
+def _note(pipeline: Pipeline) -> Path:
+    """The empty file that tells that a pipeline's kernels are compiled for this kind of processor.
+
+    Numbers do not count: another threshold calls the same code.
+    """
+    steps = [[step.stage, _choices(step)] for slot in pipeline.slots for step in slot]
+    name = digest_of([llvmlite.binding.get_host_cpu_name(), steps])
+    return Path(os.environ[numba_cache.VARIABLE]) / f"{name}.compiled"
+
+
+def _choices(step: Step) -> dict[str, str]:
+    numbers = (int, float)
+    return {
+        name: repr(value)
+        for name, value in sorted(step.parameters.items())
+        if isinstance(value, bool) or not isinstance(value, numbers)
+    }
+
+
+def _print(*fact: int | str) -> None:
+    print(json.dumps(fact), flush=True)
+
+
+if __name__ == "__main__":
+    compile_steps(Pipeline.from_mapping(json.load(sys.stdin)), _print)

@@ -1,0 +1,62 @@
+"""What a worker's first scan costs beside its later ones, once kernels are compiled: imports, and loading the code."""
+
+import json
+import subprocess
+import sys
+
+from qsm_dask.pipeline import Pipeline
+from qsm_dask.workflow import compile_ahead
+
+MOST_S = 3.0
+
+# A worker's first scan: what it compiles, and what it takes beside its later scans.
+FIRST_SCAN = """
+import json, sys, time
+start = time.process_time()
+from qsm_dask import phantom
+from qsm_dask.pipeline import Pipeline
+from qsm_dask.workflow import process
+pipeline = Pipeline.from_yaml(sys.argv[1])
+head = phantom.simulate(2, 1, shape=(24, 28, 20), te=(0.004, 0.008, 0.012))
+have = {**head.arrays, **head.truth, "b0": 3.0}
+for array in have.values():
+    if hasattr(array, "setflags"):
+        array.setflags(write=False)
+geometry = process.Geometry((24, 28, 20), (8.0, 8.0, 8.0), (0.004, 0.008, 0.012))
+plan = pipeline.plan(geometry, {*head.arrays, "dseg"})
+def scan():
+    begun = time.process_time()
+    list(plan.run(lambda node, name: have.get(name), [node.name for node in plan.nodes]))
+    return time.process_time() - begun
+imports = time.process_time() - start
+first, second = scan(), scan()
+kernels = [module for name, module in sys.modules.items() if name.startswith("qsm_dask.kernels")]
+functions = [function for module in kernels for function in vars(module).values() if hasattr(function, "py_func")]
+dispatchers = {id(function): function for function in functions}.values()
+misses = sum(sum(dispatcher.stats.cache_misses.values()) for dispatcher in dispatchers)
+loaded = sum(sum(dispatcher.stats.cache_hits.values()) for dispatcher in dispatchers)
+print(json.dumps({"misses": misses, "loaded": loaded, "imports": imports, "calls": first - second}))
+"""
+
+
+def first_scan(pipeline):
+    """Processor seconds for imports and for loading compiled code, and how much was compiled and loaded."""
+    done = subprocess.run([sys.executable, "-c", FIRST_SCAN, pipeline], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def main():
+    """Print the figure; fail above `MOST_S`."""
+    compile_ahead.run(Pipeline.from_yaml("consensus"))
+    found = first_scan("consensus")
+    total = found["imports"] + found["calls"]
+    print(f"compiled on the first call: {found['misses']}; loaded: {found['loaded']} functions")
+    print(
+        f"first call on a worker: {total:.1f} s of {MOST_S:g} s "
+        f"(imports {found['imports']:.1f} s, loading {found['calls']:.1f} s of processor time)"
+    )
+    return int(total > MOST_S or found["misses"] > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,161 @@
+"""Mistakes at the command line: one line that says what to do, the right exit code, and nothing left behind."""
+
+import json
+import signal
+from contextlib import suppress
+
+import pytest
+
+from qsm_dask.workflow import status, verify
+from tests.workflow import cohorts
+
+
+@pytest.fixture
+def bids(tmp_path):
+    folder = tmp_path / "bids"
+    (folder / "sub-01" / "anat").mkdir(parents=True)
+    (folder / "dataset_description.json").write_text(json.dumps({"Name": "x", "BIDSVersion": "1.11.0"}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--pipeline", "consensu"), "no pipeline 'consensu'"),
+        (("--cluster", "slumr"), "no cluster 'slumr'"),
+        (("--phase-sign", "maybe"), "phase sign 'maybe'"),
+        (("--derivatives", "nowhere:dseg"), "there is no folder nowhere"),
+        (("--participant-label", "99"), "no participant sub-99"),
+        (("--bids-filter-file", "nowhere.json"), "nowhere.json"),
+    ],
+)
+@pytest.mark.parametrize("made", [True, False])
+def test_a_refused_run_leaves_no_cohort_behind(qsm, bids, tmp_path, monkeypatch, options, message, made):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("qsm_dask.cli.steps.compile_kernels", lambda *_, **__: None)
+    cohort = tmp_path / "new" / "cohort"
+    if made:
+        cohort.mkdir(parents=True)
+    code, _, err = qsm("run", bids, cohort, "--cluster", "serial", *options)
+    assert code == 2
+    assert message in err
+    assert len(err.splitlines()) == 1
+    assert list(cohort.parent.rglob("*")) == ([cohort] if made else [])
+    assert cohort.parent.exists() == made
+
+
+def test_a_refused_run_leaves_an_existing_cohort_as_it_was(qsm, bids, tmp_path, monkeypatch):
+    monkeypatch.setattr("qsm_dask.cli.steps.compile_kernels", lambda *_, **__: None)
+    cohorts.create(tmp_path / "cohort")
+    before = sorted((tmp_path / "cohort").rglob("*"))
+    assert qsm("run", bids, tmp_path / "cohort", "--cluster", "serial", "--phase-sign", "maybe")[0] == 2
+    assert sorted((tmp_path / "cohort").rglob("*")) == before
+
+
+def test_a_folder_of_something_else_is_wrong_usage(qsm, bids, tmp_path):
+    code, _, err = qsm("ingest", bids, bids, "--cluster", "serial")
+    assert code == 2
+    assert "name a new or empty folder" in err
+
+
+@pytest.mark.parametrize("command", ["process", "compare", "report", "status", "verify"])
+def test_commands_on_a_cohort_make_none(qsm, tmp_path, command):
+    code, _, err = qsm(command, tmp_path / "nowhere")
+    assert code == 2
+    assert "is no cohort" in err
+    assert not (tmp_path / "nowhere").exists()
+    assert "made if it is not there" not in qsm(command, "--help")[1]
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["run", "ingest", "process", "compare", "report", "export", "status", "verify", "simulate", "apply", "stages"],
+)
+def test_every_help_has_an_example(qsm, command):
+    code, out, _ = qsm(command, "--help")
+    assert code == 0
+    assert f"Example: qsm-dask {command}" in out
+
+
+def test_ctrl_c_is_one_line_and_130(qsm, tmp_path, monkeypatch):
+    cohorts.create(tmp_path)
+
+    def interrupt(_cohort):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(status, "run", interrupt)
+    code, out, err = qsm("status", tmp_path)
+    assert (code, out) == (130, "")
+    assert err.splitlines() == ["error: stopped; what is done is kept: run the same command again to go on from there"]
+
+
+def test_ctrl_c_that_a_library_swallowed_counts_at_the_next_scan(qsm, tmp_path, monkeypatch):
+    cohorts.create(tmp_path)
+
+    def swallow(_cohort, _engine, *, progress):
+        with suppress(BaseException):  # as a bare `except:` around an import does
+            signal.raise_signal(signal.SIGINT)
+        progress(1, 2, "sub-01")
+        pytest.fail("the interrupt was lost")
+
+    monkeypatch.setattr(verify, "run", swallow)
+    for quiet in ((), ("--quiet",)):
+        code, out, err = qsm("verify", tmp_path, *quiet)
+        assert (code, out) == (130, "")
+        assert "stopped" in err
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_disk_that_is_full_is_one_line(qsm, tmp_path, monkeypatch):
+    cohorts.create(tmp_path)
+
+    def fail(_cohort):
+        raise OSError(28, "No space left on device", "somewhere")
+
+    monkeypatch.setattr(status, "run", fail)
+    code, _, err = qsm("status", tmp_path)
+    assert code == 1
+    assert err.splitlines() == ["error: [Errno 28] No space left on device: 'somewhere'"]
+
+
+def test_verify_tells_damage_as_objects_and_exits_1(qsm, told, tmp_path):
+    cohort = cohorts.create(tmp_path)
+    commit = cohorts.add(cohort, "sub-01", {0: 0.0})
+    assert told("verify", tmp_path) == []
+    chunk = next((cohort.path / commit.folder / "phase").glob("c.*"))
+    chunk.unlink()
+    code, out, _ = qsm("verify", tmp_path, "--json")
+    assert code == 1
+    assert json.loads(out) == [{"scan": "sub-01", "node": "ingest", "file": str(chunk), "reason": "is missing"}]
+    code, out, err = qsm("verify", tmp_path)
+    assert code == 1
+    assert out == f"sub-01 ingest: {chunk} is missing\n"
+    assert "delete the folder of each commit" in err
+
+
+def test_export_names_a_damaged_scan_and_exits_1(qsm, tmp_path):
+    cohort = cohorts.create(tmp_path / "cohort")
+    for scan in ("sub-01", "sub-02"):
+        cohorts.add(cohort, scan, {0: 0.0})
+    next((cohort.path / "scans" / "sub-02" / "maps").glob("*/*/chi/c.*")).unlink()
+    code, _, err = qsm("export", tmp_path / "cohort", tmp_path / "out")
+    assert code == 1
+    assert "sub-02" in err
+    assert "is missing" in err
+    assert "exported  1 scans" in err
+
+
+def test_a_skipped_scan_is_no_failure_of_an_export(told, tmp_path):
+    cohort = cohorts.create(tmp_path / "cohort")
+    cohorts.add(cohort, "sub-01", {0: 0.0})
+    cohorts.record(cohort, "sub-02", "ingest", "skipped", "no phase")
+    assert told("export", tmp_path / "cohort", tmp_path / "out") == {
+        "exported": 1,
+        "skipped": ["sub-02"],
+        "without": {},
+    }
+
+
+def test_status_of_an_empty_cohort_says_what_to_do(qsm, tmp_path):
+    cohorts.create(tmp_path)
+    assert "no scan was ingested yet" in qsm("status", tmp_path)[2]

@@ -1,0 +1,30 @@
+"""The pages of the guide that the code writes are as the code would write them now."""
+
+import re
+
+import pytest
+
+import qsm_dask
+from docs import generate
+
+
+@pytest.mark.parametrize("name", ["quantities.md", "stages.md", "python.md"])
+def test_a_page_is_what_the_code_says(name):
+    assert (generate.FOLDER / name).read_text(encoding="utf-8") == generate.pages()[name], "run `make docs`"
+
+
+def test_nothing_is_left_out():
+    pages = generate.pages()
+    assert set(re.findall(r"^### `([^`]+)`", pages["stages.md"], re.MULTILINE)) == set(qsm_dask.STAGES)
+    assert set(re.findall(r"^\| `([^`]+)`", pages["quantities.md"], re.MULTILINE)) == set(qsm_dask.QUANTITIES)
+    assert re.findall(r"^## `([^`]+)`", pages["python.md"], re.MULTILINE) == qsm_dask.__all__
+
+
+def test_pages_do_not_depend_on_the_machine():
+    assert not any(re.search(r" at 0x|/home/|/root/|/work/", page) for page in generate.pages().values())
+
+
+def test_every_link_of_the_guide_leads_somewhere():
+    for page in generate.FOLDER.glob("*.md"):
+        for target in re.findall(r"\]\(((?!http)[^)#]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
