@@ -1,5 +1,6 @@
 """The accuracy command: what it feeds to methods, how it judges, and that it finds every method by itself."""
 
+import inspect
 import json
 import math
 from pathlib import Path
@@ -136,6 +137,30 @@ class TestRuns:
         assert composed.mode == "composed"
         assert composed.figures["nrmse"] > isolated.figures["nrmse"]
 
+    @pytest.mark.parametrize("reads", ["local_field", "total_field", "phase"])
+    def test_a_method_is_composed_in_the_place_that_it_takes(
+        self, case: Case, reads: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        given = []
+
+        def single(first: Any, mask: Any, /) -> Any:
+            given.append(mask)
+            return np.where(mask, np.float32(0.1), np.float32(0.0)) * (1 + np.arange(mask.shape[2], dtype=np.float32))
+
+        single.__signature__ = inspect.signature(single).replace(  # type: ignore[attr-defined]
+            parameters=[
+                inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY, annotation=Any) for name in (reads, "mask")
+            ]
+        )
+        more = {**STAGES, "inversion.single": Stage(single, ("chi",), volumes(1))}
+        for room in (runs, stages):
+            monkeypatch.setattr(room, "STAGES", more)
+        monkeypatch.setattr(runs, "read_step", lambda where, name: read_step(where, name, more))
+        rows = list(run(case, ["inversion.single"], nothing))
+        assert [row.reason for row in rows] == ["", ""]
+        # Only what follows the removal of the background gets the narrower mask.
+        assert np.array_equal(given[1], case.truth["mask"]) == (reads != "local_field")
+
     def test_a_method_that_lacks_its_input_gives_a_reason(self, case: Case) -> None:
         poor = Case(
             case.group,
@@ -185,7 +210,8 @@ class TestVerdicts:
         assert [one.met for one in verdicts.verdicts(rows)] == [True, True, False]
 
         def said() -> None:
-            """Recovers 90 % of the contrast of deep grey matter."""
+            """Recovers 90 % of the contrast of deep
+            grey matter, less than `tkd`."""
 
         monkeypatch.setattr(verdicts, "STAGES", {**STAGES, "inversion.tv": Stage(said, ("chi",), volumes(1))})
         assert [one.met for one in verdicts.verdicts(rows)] == [True, True, True]

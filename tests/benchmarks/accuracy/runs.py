@@ -62,7 +62,7 @@ def family_of(method: str) -> str:
 def methods(patterns: Sequence[str]) -> list[str]:
     """The stages of the table that have a truth to be compared with, and the shipped pipelines."""
     known = [name for family in FAMILIES for name in STAGES if family_of(name) == family]
-    known += [f"pipeline.{name}" for name in resources.names("pipelines")]
+    known += [f"pipeline.{name}" for name in resources.names("pipelines") if "chi" in Pipeline.from_yaml(name).goal]
     return [name for name in known if any(fnmatch(name, f"*{pattern}*") for pattern in patterns)]
 
 
@@ -120,12 +120,18 @@ class _Front:
 
     def composed(self, method: str) -> dict[str, Any]:
         family, step = family_of(method), _step(method)
-        at = next(index for index, found in enumerate(self._steps) if family_of(found.stage) == family)
-        if family == "inversion" and "local_field" not in step.required and "total_field" in step.required:
-            at -= 1  # it removes the background itself
-        before = self._before(self._steps[at])
-        rest = [later for later in self._steps[at + 1 :] if FRONT.index(family_of(later.stage)) > FRONT.index(family)]
-        return _chain([step, *rest], dict(before))
+        rest = [later for later in self._steps if FRONT.index(family_of(later.stage)) > FRONT.index(family)]
+        return _chain([step, *rest], dict(self._before(self._place(step))))
+
+    def _place(self, step: Step) -> Step:
+        """The standard's step in whose place a method begins: the first whose result it does not ask for."""
+        reads = {"background": "unwrapped_phase", "inversion": "local_field"}
+        family = family_of(step.stage)
+        if family in reads and "total_field" in step.required:
+            family = "background"
+        elif family in reads and "phase" in step.required and reads[family] not in step.required:
+            family = "unwrap"
+        return next(found for found in self._steps if family_of(found.stage) == family)
 
     def _before(self, step: Step) -> dict[str, Any]:
         """What there is before a step of the standard; computed once."""
