@@ -1,6 +1,7 @@
 """Maps that exist already: susceptibility, fields, masks and label images of other tools."""
 
 import csv
+import json
 import math
 from collections import Counter
 from collections.abc import Mapping
@@ -31,6 +32,11 @@ UNITS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 """Quantities that may be ingested, with the units in which they may come (none: a number is a number)."""
 
 _TIMES = ("s", "ms")
+_PLAIN = MappingProxyType({"1/s": 1.0, "s": 1.0, "ms": 1e3, "ppm": 1.0, "ppb": 1e-3})
+_LIKE = MappingProxyType(
+    {"total_field": "local_field", "chi_para": "chi", "chi_dia": "chi", "r2star": "r2", "r2prime": "r2"}
+)
+"""Quantities that are not ingested, and one that has the same units."""
 _EXACT_IN_FLOAT32 = 2**24
 
 
@@ -75,12 +81,48 @@ def read_map(item: Map, metadata: Mapping[str, Any], grid: Header, b0: float) ->
     if item.quantity == "mask":
         return MapReading(_to_mask(label, values), source, {}, ())
     units = check_units(item, metadata.get("Units"))
-    factor = _factor(units, b0)
+    _convert(values, units, b0)
+    return MapReading(values, {**source, "units": units}, {}, ())
+
+
+def convert_stated(path: Path, name: str, values: NDArray[np.float32], b0: float | None) -> None:
+    """Bring a map to the project's units, in place, where the sidecar beside its file states others.
+
+    Parameters
+    ----------
+    path : image file; its sidecar is the `.json` of the same name.
+    name : quantity.
+    values : what was read.
+    b0 : field strength [T], if it is known.
+
+    Raises
+    ------
+    InputError : the units are none that the quantity can have, or need a field strength.
+    """
+    comparable = UNITS.get(_LIKE.get(name, name), ())
+    sidecar = path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".json")
+    if not comparable or not sidecar.is_file():
+        return
+    try:
+        stated = json.loads(sidecar.read_text(encoding="utf-8-sig")).get("Units")
+    except (ValueError, AttributeError) as error:
+        raise InputError(f"{sidecar}: is no JSON object: {error}") from error
+    if stated is None:
+        return
+    units = {known.lower(): known for known in comparable}.get(str(stated).strip().lower())
+    if units is None:
+        raise InputError(f"{sidecar}: Units is {stated!r}; a {name} comes in {' or '.join(comparable)}")
+    if units not in _PLAIN and b0 is None:
+        raise InputError(f"{path}: {name} is in {units} by its sidecar; give the field strength (--b0) to convert it")
+    _convert(values, units, b0 or 0.0)
+
+
+def _convert(values: NDArray[np.float32], units: str, b0: float) -> None:
     if units in _TIMES:
         np.divide(np.float32(1.0), values, out=values, where=values > 0)  # where there is no T2 there is no R2
+    factor = _factor(units, b0)
     if factor != 1.0:
         np.multiply(values, np.float32(factor), out=values)
-    return MapReading(values, {**source, "units": units}, {}, ())
 
 
 def check_units(item: Map, stated: object) -> str:
@@ -107,12 +149,9 @@ def check_units(item: Map, stated: object) -> str:
 
 def _factor(units: str, b0: float) -> float:
     """What takes a map to ppm or 1/s; times are inverted first."""
+    if units in _PLAIN:
+        return _PLAIN[units]
     return {
-        "1/s": 1.0,
-        "s": 1.0,
-        "ms": 1e3,
-        "ppm": 1.0,
-        "ppb": 1e-3,
         "Hz": hz_to_ppm(1.0, b0),
         "rad/s": hz_to_ppm(1.0 / (2 * math.pi), b0),
         "T": tesla_to_ppm(1.0, b0),

@@ -142,7 +142,9 @@ def r2star(
     b0 : field strength [T].
     para_per_s_ppm, dia_per_s_ppm : relaxometric constants at 3 T [1/(s ppm)]; they are taken to grow with the field.
         274 for both as Dimov 2022.
-    relaxation_weight, weight_ppm_mm, rho, extensions, tolerance, max_iterations : see `separation.r2prime`.
+    relaxation_weight : of R2* beside the field; see `separation.r2prime`.
+    weight_ppm_mm : of the total variation of each source [ppm mm].
+    rho, extensions, tolerance, max_iterations : see `separation.r2prime`.
 
     Returns
     -------

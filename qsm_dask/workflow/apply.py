@@ -12,6 +12,7 @@ import numpy as np
 
 from qsm_dask.errors import ConfigError, InputError, StageError
 from qsm_dask.io import nifti
+from qsm_dask.io.maps import convert_stated
 from qsm_dask.kernels.solved import Solved
 from qsm_dask.pipeline.plan import call
 from qsm_dask.pipeline.schema import read_step
@@ -40,7 +41,8 @@ def run(
     Parameters
     ----------
     stage : its name, such as `inversion.rts`.
-    inputs : NIfTI file of each quantity, in that quantity's units; those that the stage
+    inputs : NIfTI file of each quantity, in that quantity's units or those that `Units` in the sidecar
+        beside it states; those that the stage
         does not read are ignored. Echoes are the fourth dimension, receive coils the fifth.
     out : folder that receives `<quantity>.nii.gz` for each image, and `<stage>.json` with
         whatever is no image and with how an iteration ended.
@@ -73,7 +75,7 @@ def run(
         if reason is not None:
             raise InputError(f"{header.label}: {reason}; resample the images onto one grid first")
     given: dict[str, Any] = {
-        name: _stream(name, header, len(te)) if quantity(name).streamed else _read(name, header.path)
+        name: _stream(name, header, len(te)) if quantity(name).streamed else _read(name, header.path, b0)
         for name, header in headers.items()
     }
     given["voxel_size"] = first.voxel_size
@@ -120,8 +122,9 @@ def _called(step: Step, given: Mapping[str, Any], files: Mapping[str, Path]) -> 
         raise InputError(f"{error}{files_named}") from error
 
 
-def _read(name: str, path: Path) -> Any:
+def _read(name: str, path: Path, b0: float | None) -> Any:
     volume = nifti.read_volume(path)
+    convert_stated(path, name, volume, b0)
     known = quantity(name)
     if "echo" in known.dims and volume.ndim == 3:
         volume = volume[np.newaxis]

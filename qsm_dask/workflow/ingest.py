@@ -6,7 +6,7 @@ in a sidecar, a copy with new times or another compression changes nothing downs
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -128,8 +128,9 @@ def run(
             recorder.add([_indexed(rows[-1])])
             if progress is not None:
                 progress(count, len(acquisitions), str(outcome.key))
-    present = {acquisition.key for acquisition in acquisitions}
-    gone = [str(scan) for scan in known if scan not in present] if whole else []
+        present = {acquisition.key for acquisition in acquisitions}
+        gone = [str(scan) for scan in known if scan not in present] if whole else []
+        recorder.add(_forgotten(cohort, gone))
     return _summary(rows, gone, [*index.warnings, *_noted(acquisitions), *Participants(people).doubles()])
 
 
@@ -292,6 +293,14 @@ def _noted(acquisitions: Sequence[Acquisition]) -> list[str]:
         for note in acquisition.notes:
             scans.setdefault(note, []).append(str(acquisition.key))
     return [f"{note} for {len(found)} of {len(acquisitions)} scans: {some(found)}" for note, found in scans.items()]
+
+
+def _forgotten(cohort: CohortStore, gone: Collection[str]) -> list[Row]:
+    """Rows of scans that failed and that the dataset no longer holds: nobody can mend them any more."""
+    index = cohort.index()
+    failed = index[(index["node"] == "ingest") & (index["state"] == "failed") & index["scan"].isin(list(gone))]
+    reason = "no longer in the dataset, and never usable"
+    return [{"scan": scan, "node": "ingest", "state": "skipped", "reason": reason} for scan in failed["scan"]]
 
 
 def _summary(rows: Sequence[Row], gone: Sequence[str], warnings: Sequence[str]) -> Summary:

@@ -1,6 +1,7 @@
 """Run a pipeline on every scan of a cohort: one task a scan, one commit a node."""
 
 import json
+import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,9 @@ Row = dict[str, Any]
 
 _HEADROOM = 1.1
 """Allocators fragment: a worker needs a little more than the arrays themselves."""
+
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass
@@ -95,6 +99,12 @@ def run(
     chosen = _chosen(cohort, participants, sessions, scans)
     plans, refused = _plans(chosen if shard is None else shard.of(chosen), pipeline, summary)
     document = json_bytes(pipeline.source)
+    before = cohort.read_document(PIPELINE)
+    if before not in (None, document) and len(chosen) < len(cohort.scans()):
+        _LOG.warning(
+            "the cohort had another pipeline: its scans outside this selection are pending, and in no table, until "
+            "they are processed with %s too", pipeline.name,
+        )  # fmt: skip
     cohort.write_document(PIPELINE, document)
     task = partial(process_scan, cohort, dict(pipeline.source), checksum(document), engine.threads)
     outcomes = engine.map(task, plans, memory=partial(_projected, plans), retries=retries, timeout_s=timeout_s)

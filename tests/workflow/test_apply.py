@@ -42,6 +42,23 @@ def test_outputs_keep_the_affine_and_take_b0_dir_from_it(files, tmp_path):
     np.testing.assert_array_equal(np.asarray(image.dataobj), expected)
 
 
+def test_units_that_a_sidecar_states_are_converted(files, tmp_path):
+    """A field of 0.01 ppm in hertz at 3 T is the proton's 42.577 MHz/T times 3 T times 0.01 ppm."""
+    given = chosen(files, "local_field", "mask")
+    (chi,) = apply.run("inversion.tkd", given, tmp_path / "ppm")
+    hertz = np.asarray(nib.load(files["local_field"]).dataobj) * np.float32(42.577478518 * 3)
+    nib.save(nib.Nifti1Image(hertz, AFFINE), files["local_field"])
+    files["local_field"].with_name("local_field.json").write_text('{"Units": "Hz"}')
+    (same,) = apply.run("inversion.tkd", given, tmp_path / "hz", b0=3.0)
+    expected, found = (np.asarray(nib.load(path).dataobj) for path in (chi, same))
+    np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+    with pytest.raises(InputError, match=r"local_field.nii.gz: local_field is in Hz by its sidecar; give the field"):
+        apply.run("inversion.tkd", given, tmp_path / "none")
+    files["local_field"].with_name("local_field.json").write_text('{"Units": "mm"}')
+    with pytest.raises(InputError, match=r"local_field.json: Units is 'mm'; a local_field comes in ppm or Hz"):
+        apply.run("inversion.tkd", given, tmp_path / "none", b0=3.0)
+
+
 def test_quantities_that_the_stage_does_not_read_are_not_even_opened(files, tmp_path):
     given = {**chosen(files, "local_field", "mask"), "magnitude": tmp_path / "nowhere.nii.gz"}
     assert apply.run("inversion.tkd", given, tmp_path / "out")

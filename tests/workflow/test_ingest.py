@@ -50,6 +50,18 @@ def touch_later(path, seconds=10):
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + seconds * 10**9))
 
 
+def test_a_broken_scan_that_was_taken_away_fails_no_longer(root, cohort):
+    scan(root, "sub-01")
+    scan(root, "sub-02", EchoTime=None)
+    assert counts(run(root, cohort))[2] == 1
+    for path in sorted((root / "sub-02").rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    (root / "sub-02").rmdir()
+    assert run(root, cohort).failures == {}
+    (row,) = [row for row in status.run(cohort).rows if row["scan"] == "sub-02"]
+    assert (row["state"], row["reason"]) == ("skipped", "no longer in the dataset, and never usable")
+
+
 def test_a_cohort_with_sound_broken_and_phaseless_scans(root, cohort):
     scan(root, "sub-01_ses-1", affine=np.diag([1, 1, 2, 1.0]))
     scan(root, "sub-02", suffix="T2starw", te=[0.02])

@@ -69,6 +69,41 @@ def test_a_run_that_dies_in_a_node_goes_on_from_there(cohort, monkeypatch, last)
     assert {path: markers(cohort)[path] for path in before} == before
 
 
+def test_an_unreadable_ingest_costs_its_scan_and_not_the_cohort(cohort):
+    with (cohort.place.folder / "scans/sub-01/ingest/input/COMMIT.json").open("ab") as file:
+        file.write(b"x")
+    summary = run(cohort, "fast")
+    assert summary.done == 1
+    assert "sub-01 ingest" in summary.failures["sub-01"]
+    found = {row["scan"]: row for row in status.run(cohort).rows if row["node"] in ("ingest", "regions")}
+    assert (found["sub-01"]["state"], found["sub-02"]["state"]) == ("failed", "done")
+    assert "cannot be read" in found["sub-01"]["reason"]
+    compared = compare.run(cohort)
+    assert (compared.with_values, list(compared.without)) == (1, ["sub-01"])
+
+
+def test_a_table_with_a_flipped_bit_is_told_and_computed_again(cohort):
+    """Its size is right: only decoding it shows that it is damaged."""
+    run(cohort, "fast")
+    chunk = next(cohort.place.folder.glob("scans/sub-02/regions/*/*/region_values/c.*"))
+    content = bytearray(chunk.read_bytes())
+    content[len(content) // 2] ^= 1
+    chunk.write_bytes(content)
+    compared = compare.run(cohort)
+    assert list(compared.damaged) == ["sub-02"]
+    rows = cohort.read_document("tables/scans.tsv").decode().splitlines()
+    assert [line.split("\t")[3] for line in rows[1:]] == ["done", "failed"]
+    assert run(cohort, "fast").computed == 1
+    assert compare.run(cohort).damaged == {}
+
+
+def test_another_pipeline_for_some_scans_warns_of_the_others(cohort, caplog):
+    run(cohort, "fast")
+    assert not caplog.records
+    run(cohort, "consensus", participants=["01"])
+    assert "scans outside this selection are pending" in caplog.text
+
+
 def test_a_damaged_node_is_computed_again_and_comes_out_equal(cohort):
     run(cohort)
     digests = {(row.scan, row.node): row.digest for row in cohort.index().itertuples()}
