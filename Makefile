@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo parts test test-all check format docs bench clean
+.PHONY: help install demo parts test test-all check format docs bench accuracy clean
 
 help:  ## Show what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -23,8 +23,9 @@ install: $(STAMP)  ## Make the environment .venv and install the package with wh
 demo: $(STAMP)  ## Simulate a small cohort, run everything, compare with the truth
 	$(BIN)/qsm-dask demo demo-output
 
-parts: $(STAMP)  ## Install the servers that some tests run against (an S3 server)
+parts: $(STAMP)  ## Install the servers that some tests run against (an S3 server; SLURM where this is root on Debian)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev,parts]'
+	tests/real_parts/install.sh
 
 test: $(STAMP)  ## The test suite without its slow part
 	$(BIN)/pytest -m 'not slow'
@@ -47,6 +48,10 @@ docs: $(STAMP)  ## Write the pages of the guide that the code tells by itself
 
 bench: $(STAMP)  ## Measure speed and memory
 	@for script in tests/benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+
+accuracy: $(STAMP)  ## Compare every method with known truth, and write docs/accuracy.md
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev,evidence]'
+	$(BIN)/python -m tests.benchmarks.accuracy --jobs 2 --docs docs
 
 clean:  ## Remove what was made
 	rm -rf $(VENV) demo-output evidence-output build dist .pytest_cache .mypy_cache .ruff_cache

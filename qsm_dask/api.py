@@ -4,55 +4,55 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from qsm_dask import resources
-from qsm_dask.engine import Engine
+from qsm_dask.engine import Engine, read_spec
 from qsm_dask.engine import open_engine as _open_engine
 from qsm_dask.errors import ConfigError, StoreError
 from qsm_dask.pipeline import Pipeline
+from qsm_dask.place import Place
 from qsm_dask.store import CohortStore
 from qsm_dask.workflow import compile_ahead
 from qsm_dask.workflow import ingest as _ingest
 from qsm_dask.workflow import process as _process
 
 
-def open_cohort(path: str | Path) -> CohortStore:
+def open_cohort(place: str | Path) -> CohortStore:
     """Open a cohort store.
+
+    Parameters
+    ----------
+    place : its folder, or its URL `s3://bucket/name`, `gs://bucket/name` or `az://container/name`. Credentials,
+        region and endpoint are those of the environment.
 
     Raises
     ------
-    StoreError : there is no cohort at `path`.
+    ConfigError : the place is neither a folder nor a URL that is understood.
+    StoreError : there is no cohort, or it cannot be reached.
     """
-    return CohortStore.open(path)
+    return CohortStore.open(place)
 
 
 @contextmanager
-def new_cohort(path: str | Path) -> Iterator[CohortStore]:
+def new_cohort(place: str | Path) -> Iterator[CohortStore]:
     """Open a cohort, or make it; what was made is removed if the block fails before it keeps anything there.
 
     Raises
     ------
-    ConfigError : the folder holds something else, or cannot be written.
+    ConfigError : the place holds something else, or cannot be reached or written.
     """
-    absent: list[Path] = []
-    fresh = False
+    folder = Place.parse(place).folder
+    absent = [] if folder is None else [one for one in (folder, *folder.parents) if not one.exists()]
     try:
-        store = CohortStore.open(path)
-    except StoreError:
-        fresh = True
-        if "://" not in str(path):
-            folder = Path(path).absolute()
-            absent = [place for place in (folder, *folder.parents) if not place.exists()]
-        try:
-            store = CohortStore.create(path)
-        except StoreError as error:
-            raise ConfigError(str(error)) from error
+        fresh = not CohortStore.exists(place)
+        store = CohortStore.create(place)
+    except StoreError as error:
+        raise ConfigError(str(error)) from error
     try:
         yield store
     except BaseException:
         if fresh and store.abandon():
             with suppress(OSError):  # somebody put something there meanwhile
-                for place in absent:
-                    place.rmdir()
+                for one in absent:
+                    one.rmdir()
         raise
 
 
@@ -62,14 +62,15 @@ def open_engine(cluster: str | Path = "local") -> Iterator[Engine]:
 
     Parameters
     ----------
-    cluster : a shipped file of `cluster/` by its name, or the path of your own. Workers are new
-        processes that import the calling script: guard it by `if __name__ == "__main__":`.
+    cluster : a shipped file of `cluster/` by its name, the path of your own, or the address of a
+        running scheduler (`tls://HOST:PORT`). Local workers are new processes that import the
+        calling script: guard it by `if __name__ == "__main__":`.
 
     Raises
     ------
     ConfigError : there is no such file, or an option in it is wrong.
     """
-    with _open_engine(resources.load("cluster", cluster)) as engine:
+    with _open_engine(read_spec(cluster)) as engine:
         yield engine
 
 
@@ -81,7 +82,7 @@ def ingest(
     Parameters
     ----------
     bids : folder of the raw dataset.
-    cohort : folder of the store.
+    cohort : folder or URL of the store; see `open_cohort`.
     engine : where the conversions run; see `open_engine`.
     derivatives : `DIR[:NAMES]` of maps, masks and label images that exist already.
 

@@ -18,7 +18,16 @@ from qsm_dask.stages import Stage
 HEAD = Geometry((192, 224, 160), (1.0, 1.0, 1.0), (0.005, 0.010, 0.015, 0.020))
 """The scan for which the memory of a stage is told."""
 
-UNITS = {"_ppm_mm": "ppm mm", "_per_s": "1/s", "_ppm": "ppm", "_rad": "rad", "_hz": "Hz", "_mm": "mm", "_s": "s"}
+UNITS = {
+    "_per_s_ppm": "1/(s ppm)",
+    "_ppm_mm": "ppm mm",
+    "_per_s": "1/s",
+    "_ppm": "ppm",
+    "_rad": "rad",
+    "_hz": "Hz",
+    "_mm": "mm",
+    "_s": "s",
+}
 """What parameters' names end in and the units it stands for; an ending before those that it ends in itself."""
 
 _ENTRY = re.compile(r"(\w+(?:, \w+)*) : (.*)")

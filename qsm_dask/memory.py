@@ -92,13 +92,22 @@ total_variation = volumes(padded=9.0)
 """`inversion.tv` and `inversion.rts` hold three duals, two maps, two spectra and the kernel's half: 7.5 volumes."""
 
 split_field = volumes(3.2, padded=8.6)
-"""`inversion.fansi` and `l1` hold what `tv` does, with phase, weights and a dual in place of the data's spectrum."""
+"""`inversion.fansi`, `l1` and `hdqsm` hold what `tv` does, but phase, weights and a dual, no spectrum of data."""
+
+split_rest = volumes(4.2, padded=10.0)
+"""`inversion.whqsm` holds what `fansi` does, with a spectrum and a dual of the rest's Laplacian."""
+
+two_levels = volumes(2.0, padded=9.0)
+"""`inversion.star` holds what `tv` does, with the strong sources and the field they leave."""
 
 streak_removal = volumes(padded=12.5)
 """`inversion.ilsqr` holds the map, three weights, five volumes of the solver with a spectrum, and two half kernels."""
 
-morphology = volumes(2.2, padded=15.6)
-"""`inversion.medi` holds three weights of slopes, six spectra of conjugate gradients, three volumes, phase, weights."""
+
+def morphology(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
+    """`inversion.medi` holds three weights of slopes, six spectra, three volumes, phase, weights, fluid."""
+    return volumes(3.1 if parameters["csf_weight"] else 2.2, padded=15.6)(geometry, parameters)
+
 
 two_sources = volumes(padded=18.0)
 """`separation.*` holds eight duals, two maps, what two more shall be, four spectra and the kernel's half: 16.5."""

@@ -52,14 +52,13 @@ class Drawing:
         return cls(scan, {name: node.key for name, node in shown.items()}, token, math.prod(geometry["shape"]))
 
 
-def draw_scan(path: str, drawing: Drawing) -> dict[str, Any]:
+def draw_scan(cohort: CohortStore, drawing: Drawing) -> dict[str, Any]:
     """Draw the mosaic of one scan and write it beside the page; the task that workers execute.
 
     Returns
     -------
     picture : the fields of its `Picture`.
     """
-    cohort = CohortStore.open(path)
     scan = ScanKey.parse(drawing.scan)
     commits = [commit for node, key in drawing.keys.items() if (commit := cohort.commit(scan, node, key)) is not None]
     ingested = commits[0].attributes

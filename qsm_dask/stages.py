@@ -34,14 +34,17 @@ from qsm_dask.kernels.background.tfi import tfi
 from qsm_dask.kernels.bipolar import bipolar
 from qsm_dask.kernels.inversion.direct import tikhonov, tkd, tsvd
 from qsm_dask.kernels.inversion.fansi import fansi
+from qsm_dask.kernels.inversion.hdqsm import hdqsm
 from qsm_dask.kernels.inversion.ilsqr import ilsqr
 from qsm_dask.kernels.inversion.l1 import l1
 from qsm_dask.kernels.inversion.medi import medi
 from qsm_dask.kernels.inversion.ndi import ndi
 from qsm_dask.kernels.inversion.rts import rts
+from qsm_dask.kernels.inversion.star import star
 from qsm_dask.kernels.inversion.tgv import tgv
 from qsm_dask.kernels.inversion.tv import tv
 from qsm_dask.kernels.inversion.two_pass import two_pass
+from qsm_dask.kernels.inversion.whqsm import whqsm
 from qsm_dask.kernels.unwrap.laplacian import laplacian
 from qsm_dask.kernels.unwrap.romeo import romeo
 from qsm_dask.memory import (
@@ -62,8 +65,10 @@ from qsm_dask.memory import (
     region_reference,
     spanning_tree,
     split_field,
+    split_rest,
     streak_removal,
     total_variation,
+    two_levels,
     two_sources,
     volumes,
     whole_brain_reference,
@@ -151,7 +156,9 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
         ),
         "mask.field_quality": Stage(masking.field_quality, ("mask",), volumes(2.2), "10.1002/mrm.29048"),
         "mask.erode": Stage(masking.erode, ("mask",), mask_erosion),
-        "coils.mcpc3ds": Stage(coils.mcpc3ds, ("phase", "magnitude"), coil_combination, "10.1002/mrm.26963"),
+        "coils.mcpc3ds": Stage(
+            coils.mcpc3ds, ("phase", "magnitude"), coil_combination, "10.1002/mrm.26963", applies=two_echoes
+        ),
         "offset.mcpc3ds": Stage(
             offsets.mcpc3ds, ("phase", "phase_offset"), offset_removal, "10.1002/mrm.26963", applies=two_echoes
         ),
@@ -190,12 +197,15 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
         "inversion.tv": Stage(tv, ("chi",), total_variation, "10.1002/mrm.25029", version=2),
         "inversion.rts": Stage(rts, ("chi",), total_variation, "10.1016/j.neuroimage.2017.11.018", version=2),
         "inversion.fansi": Stage(fansi, ("chi",), split_field, "10.1002/mrm.27073"),
+        "inversion.hdqsm": Stage(hdqsm, ("chi",), split_field, "10.1002/mrm.29218"),
         "inversion.ilsqr": Stage(ilsqr, ("chi",), streak_removal, "10.1016/j.neuroimage.2014.12.043"),
         "inversion.l1": Stage(l1, ("chi",), split_field, "10.1002/mrm.28957"),
         "inversion.medi": Stage(medi, ("chi",), morphology, "10.1016/j.neuroimage.2011.08.082"),
         "inversion.ndi": Stage(ndi, ("chi",), descent, "10.1002/nbm.4271"),
+        "inversion.star": Stage(star, ("chi",), two_levels, "10.1002/nbm.3383"),
         "inversion.tgv": Stage(tgv, ("chi", "mask"), primal_dual, "10.1016/j.neuroimage.2015.02.041"),
         "inversion.two_pass": Stage(two_pass, ("chi",), volumes(1.35), "10.1002/mrm.29048"),
+        "inversion.whqsm": Stage(whqsm, ("chi",), split_rest, "10.1002/mrm.27483"),
         "reference.whole_brain": Stage(
             reference.whole_brain, ("chi", "chi_reference"), whole_brain_reference, "10.1002/mrm.30006"
         ),

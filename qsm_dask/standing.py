@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import pandas as pd
 
-from qsm_dask.errors import ConfigError
+from qsm_dask.errors import ConfigError, DamageError
 from qsm_dask.scan import Geometry, ScanKey
 from qsm_dask.store import INGEST_KEY, CohortStore, Commit
 from qsm_dask.store.documents import PIPELINE, read_json
@@ -141,7 +141,10 @@ def _standing(
     row = rows.get((str(scan), "ingest"))
     if row is not None and row["state"] != "done":
         return Standing(scan, (_from_row(row),))
-    ingest = cohort.commit(scan, "ingest", INGEST_KEY)
+    try:
+        ingest = cohort.commit(scan, "ingest", INGEST_KEY)
+    except DamageError as error:
+        return Standing(scan, (NodeState("ingest", "failed", INGEST_KEY, reason=str(error)),))
     if ingest is None:
         gone = NodeState("ingest", "failed", reason="its ingest is gone: run `qsm-dask ingest` again")
         return Standing(scan, (gone,))
@@ -170,7 +173,10 @@ def _node(
 ) -> NodeState:
     if row is not None and row["key"] == key and row["state"] == "done":
         return _from_row(row)
-    commit = cohort.commit(scan, name, key)
+    try:
+        commit = cohort.commit(scan, name, key)
+    except DamageError as error:
+        return NodeState(name, "failed", key, reason=str(error))
     if commit is not None:  # the index is a cache; the commit is the truth
         return _from_commit(commit)
     # an engine's failure (a worker died) has no key: it never came to the node's own work

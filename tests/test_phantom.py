@@ -244,7 +244,21 @@ class TestTruth:
     def test_veins_are_para_and_the_calcification_diamagnetic(self, head: phantom.Phantom) -> None:
         chi, labels = head.truth["chi"], head.truth["dseg"]
         assert chi[labels == NUMBER["veins"]].mean() > 0.1
-        assert chi[labels == NUMBER["calcification"]].mean() < -0.1
+        assert chi[labels == NUMBER["calcification"]].mean() < -0.7
+
+    def test_the_calcification_holds_about_a_fifth_of_the_energy(self, head: phantom.Phantom) -> None:
+        mask, calcified = head.truth["mask"], head.truth["dseg"] == NUMBER["calcification"]
+        square = (head.truth["chi"] - head.truth["chi"][mask].mean(dtype=np.float64)) ** 2
+        assert square[calcified].sum() / square[mask].sum() == pytest.approx(0.2, abs=0.05)
+
+    def test_a_head_without_calcification_is_else_the_same(self, head: phantom.Phantom) -> None:
+        without = phantom.simulate(1, 0, snr=math.inf, te=(0.005, 0.015), calcified=False)
+        changed = head.truth["chi"] != without.truth["chi"]
+        assert changed[head.truth["dseg"] == NUMBER["calcification"]].all()
+        # An ellipsoid of 4.0 x 3.6 x 3.6 mm, half a voxel wider for what it fills in part, and heads are smaller.
+        assert np.count_nonzero(changed) * 8.0 < 4.0 / 3.0 * math.pi * 5.5**3
+        assert np.array_equal(head.truth["mask"], without.truth["mask"])
+        assert not (without.truth["dseg"] == NUMBER["calcification"]).any()
 
     def test_the_brain_has_a_brain_s_volume(self, head: phantom.Phantom) -> None:
         assert 1100.0 < np.count_nonzero(head.truth["mask"]) * 8.0 / 1000.0 < 1700.0  # ml

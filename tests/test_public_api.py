@@ -32,7 +32,7 @@ def test_what_a_notebook_shows_of_an_object_is_one_short_line():
         repr(qd.Pipeline.from_yaml("consensus")),
         repr(Ingested(1, 2, 3, 4, rows=({"scan": "sub-01"},) * 1000)),
         repr(Processed(done=5, failures=many)),
-        repr(Status([{"state": "done"}] * 1000, [{}] * 1000, [], all_done=True)),
+        repr(Status([{"state": "done"}] * 1000, [{}] * 1000, [], [], all_done=True)),
     ]
     assert all(len(text) < 400 and "\n" not in text and " at 0x" not in text for text in shown)
     assert shown[-4].startswith("Pipeline('consensus': mask.magnitude > ")

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from qsm_dask.cli import choices, cohorts, looks, sweeping, tools
+from qsm_dask.cli import choices, clusters, cohorts, looks, sweeping, tools
 from qsm_dask.cli.console import complain, show_log
 from qsm_dask.cli.stopping import remembering
 from qsm_dask.errors import ConfigError, InputError, QsmError
@@ -32,7 +32,7 @@ class Interrupted(Exception):
     """Ctrl-C, before the command line's library makes `Aborted!` of it."""
 
 
-def _command(panel: str, function: Callable[..., None]) -> None:
+def _command(panel: str, function: Callable[..., None], group: typer.Typer = app) -> None:
     @wraps(function)
     def interruptible(*args: Any, **options: Any) -> None:
         try:
@@ -40,7 +40,7 @@ def _command(panel: str, function: Callable[..., None]) -> None:
         except KeyboardInterrupt:
             raise Interrupted from None
 
-    app.command(rich_help_panel=panel)(interruptible)
+    group.command(rich_help_panel=panel)(interruptible)
 
 
 _command(_WHOLE, cohorts.run)
@@ -57,6 +57,10 @@ _command(_TRY, tools.simulate)
 _command(_TRY, tools.apply)
 _command(_TRY, choices.stages)
 _command(_TRY, choices.pipelines)
+
+_clusters = typer.Typer(no_args_is_help=True, help="Look at the descriptions of clusters.")
+_command("Commands", clusters.check, _clusters)
+app.add_typer(_clusters, name="cluster", rich_help_panel=_TRY)
 
 
 def _version(show: bool) -> None:

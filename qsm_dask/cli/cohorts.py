@@ -23,7 +23,9 @@ from qsm_dask.cli.options import (
     Quiet,
     Selection,
     Sessions,
+    ShardOption,
 )
+from qsm_dask.place import Place
 
 if TYPE_CHECKING:
     from qsm_dask.store import CohortStore
@@ -53,14 +55,14 @@ def run(
     """
     quiet = quiet or as_json
     chosen = Selection(derivatives, participant_label, session_id, bids_filter_file, phase_sign, coil_smoothing)
-    ingested, processed, page = steps.run_all(bids, cohort, chosen, pipeline, cluster, quiet=quiet)
+    ingested, processed, compared, page = steps.run_all(bids, cohort, chosen, pipeline, cluster, quiet=quiet)
     if as_json:
-        write_json(_processed(processed) | {"ingested": _ingested(ingested), "report": str(page)})
+        write_json(_processed(processed) | {"ingested": _ingested(ingested), "report": page})
     else:
         if quiet:
             list_reasons(processed.failures)
-        say(f"report    {page}")
-    raise typer.Exit(1 if processed.failures else 0)
+        say(f"report    {page}{_how_to_see(cohort)}")
+    raise typer.Exit(1 if processed.failures or compared.damaged else 0)
 
 
 def ingest(
@@ -87,8 +89,8 @@ def ingest(
     """
     quiet = quiet or as_json
     chosen = Selection(derivatives, participant_label, session_id, bids_filter_file, phase_sign, coil_smoothing)
-    with steps.open_cluster(cluster, quiet=quiet) as engine:
-        _, summary = steps.ingest_scans(bids, cohort, engine, chosen, quiet=quiet)
+    with steps.making(cohort) as store, steps.open_cluster(cluster, quiet=quiet) as engine:
+        summary = steps.ingest_scans(bids, store, engine, chosen, quiet=quiet)
     if as_json:
         write_json(_ingested(summary))
     else:
@@ -99,27 +101,33 @@ def ingest(
 def process(
     cohort: Cohort,
     pipeline: PipelineName = "consensus",
-    cluster: ClusterName = "local",
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            "--cluster", "-c", metavar="NAME|FILE", help="As for `run`; `local` unless given, with --shard `serial`."
+        ),
+    ] = None,
+    shard: ShardOption = None,
     participant_label: Participants = [],  # noqa: B006
     session_id: Sessions = [],  # noqa: B006
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Run the pipeline on every ingested scan, on a Dask cluster.
+    """Run the pipeline on every ingested scan, on a Dask cluster or in the jobs of an array.
 
     Committed nodes are kept: changing a parameter recomputes that step and what follows it.
 
     Exit code 0: all scans are done or skipped; 1: some failed; 2: wrong usage.
 
-    Example: `qsm-dask process study.qsm --pipeline fast`
+    Example: `qsm-dask process study.qsm --pipeline fast`, or `qsm-dask process study.qsm --shard 3/100`
     """
     quiet = quiet or as_json
     chosen = steps.read_pipeline(pipeline)
     store = steps.open_store(cohort)
     steps.compile_kernels(chosen, quiet=quiet)
-    with steps.open_cluster(cluster, quiet=quiet) as engine:
+    with steps.open_cluster(cluster or ("serial" if shard else "local"), quiet=quiet) as engine:
         scans = Selection(participants=participant_label, sessions=session_id)
-        summary = steps.process_scans(store, engine, chosen, scans, quiet=quiet)
+        summary = steps.process_scans(store, engine, chosen, scans, shard=shard, quiet=quiet)
     if as_json:
         write_json(_processed(summary))
     else:
@@ -132,21 +140,53 @@ def compare(cohort: Cohort, quiet: Quiet = False, as_json: Json = False) -> None
 
     `tables/regions.parquet` for programs; `tables/regions.tsv` for people, with the JSON dictionary of its columns.
 
+    Exit code 1 if a scan is done and its result cannot be read.
+
     Example: `qsm-dask compare study.qsm`
     """
     summary = steps.compare_scans(steps.open_store(cohort), quiet=quiet or as_json)
     if as_json:
         write_json(vars(summary))
+    raise typer.Exit(1 if summary.damaged else 0)
 
 
-def report(cohort: Cohort, cluster: ClusterName = "serial", quiet: Quiet = False) -> None:
+def report(
+    cohort: Cohort,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="DIR",
+            help="Also copy the page, its pictures and tables to this folder: a browser opens no page in an object "
+            "store.",
+            file_okay=False,
+        ),
+    ] = None,
+    cluster: ClusterName = "serial",
+    quiet: Quiet = False,
+) -> None:
     """Write the report: a static page with the cohort table, failures with reasons, and a mosaic a scan.
 
-    Example: `qsm-dask report study.qsm`
+    It prints where the page lies.
+
+    Example: `qsm-dask report study.qsm`, or `qsm-dask report s3://bucket/study --out report`
     """
+    from qsm_dask.workflow import report as workflow
+
     store = steps.open_store(cohort)
     with steps.open_cluster(cluster, quiet=quiet) as engine:
-        OUT.print(str(steps.write_report(store, engine, quiet=quiet)), highlight=False, markup=False)
+        page = steps.write_report(store, engine, quiet=quiet)
+    if out is not None:
+        page = str(workflow.copy(store, out))
+    OUT.print(page, highlight=False, markup=False)
+    if out is None and not quiet and (how := _how_to_see(cohort)):
+        say(how.strip())
+
+
+def _how_to_see(cohort: Place) -> str:
+    """How to look at a page in an object store; empty for a folder."""
+    return "" if cohort.folder else f"\nto see it  qsm-dask report {cohort} --out DIR"
 
 
 def export(

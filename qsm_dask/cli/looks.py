@@ -1,15 +1,15 @@
-"""Commands that look at a cohort and change nothing."""
+"""Commands that look at a cohort; only `verify --repair` changes it."""
 
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from qsm_dask.cli import steps
-from qsm_dask.cli.console import OUT, progress, say, table, waiting, write_json
+from qsm_dask.cli.console import OUT, list_reasons, progress, say, table, waiting, write_json
 from qsm_dask.cli.options import ClusterName, Cohort, Json, Quiet
+from qsm_dask.place import Place
 
 if TYPE_CHECKING:
     from qsm_dask.workflow.status import Status
@@ -34,37 +34,54 @@ def status(cohort: Cohort, as_json: Json = False) -> None:
     raise typer.Exit(0 if found.all_done else 1)
 
 
-def verify(cohort: Cohort, cluster: ClusterName = "serial", quiet: Quiet = False, as_json: Json = False) -> None:
+def verify(
+    cohort: Cohort,
+    repair: Annotated[
+        bool,
+        typer.Option(
+            "--repair",
+            help="Withdraw damaged commits and compute their nodes anew, by the pipeline of the cohort.",
+        ),
+    ] = False,
+    cluster: ClusterName = "serial",
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
     """Decode every committed array and compare it with its commit.
 
-    Exit code 1 on damage, naming scan, node and file.
+    Damage is named by scan, node and file. A damaged ingest can be withdrawn, not computed: `qsm-dask run` or `ingest`
+    reads it from the dataset again.
+
+    Exit code 0: all is whole, or was repaired; 1: there is damage, or some is left.
 
     Example: `qsm-dask verify study.qsm --cluster local`
     """
     from qsm_dask.workflow import verify as workflow
 
+    silent = quiet or as_json
     store = steps.open_store(cohort)
-    with (
-        steps.open_cluster(cluster, quiet=quiet or as_json) as engine,
-        progress("verify", quiet=quiet or as_json) as shown,
-    ):
-        damages = workflow.run(store, engine, progress=shown)
+    with steps.open_cluster(cluster, quiet=silent) as engine:
+        with progress("verify", quiet=silent) as shown:
+            damages = workflow.run(store, engine, progress=shown)
+        if not as_json:
+            for damage in damages:
+                OUT.print(str(damage), highlight=False, markup=False)
+        left = {damage.scan: damage.reason for damage in damages}
+        if repair and damages:
+            left = steps.repair(store, engine, damages, quiet=silent)
     if as_json:
-        write_json([vars(damage) for damage in damages])
-    else:
-        for damage in damages:
-            OUT.print(str(damage), highlight=False, markup=False)
-        if damages:
-            say(
-                f"{len(damages)} damaged: delete the folder of each commit named above (it holds COMMIT.json), "
-                "and run the same `qsm-dask run` again: the nodes are computed anew"
-            )
-        elif not quiet:
-            say("every committed array is whole")
-    raise typer.Exit(1 if damages else 0)
+        about = [{"repaired": damage.scan not in left} if repair else {} for damage in damages]
+        write_json([vars(damage) | more for damage, more in zip(damages, about, strict=True)])
+    elif repair:
+        list_reasons(left)
+    elif damages:
+        say(f"{len(damages)} damaged: `qsm-dask verify {cohort} --repair` computes anew what they belong to")
+    if not damages and not silent:
+        say("every committed array is whole")
+    raise typer.Exit(1 if left else 0)
 
 
-def _show_status(found: "Status", cohort: Path) -> None:
+def _show_status(found: "Status", cohort: Place) -> None:
     if not found.rows:
         say(f"no scan was ingested yet: run `qsm-dask run BIDS {cohort}`")
         return

@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+from qsm_dask.place import Place
+from qsm_dask.shard import Shard
+
 Bids = Annotated[
     Path,
     typer.Argument(
@@ -14,20 +17,21 @@ Bids = Annotated[
     ),
 ]
 NewCohort = Annotated[
-    Path,
+    Place,
     typer.Argument(
         metavar="COHORT",
-        help="Folder of the cohort store; made if it is not there.",
-        file_okay=False,
+        help="Folder of the cohort store, or its URL (`s3://bucket/name`, `gs://...`, `az://...`); made if it is not "
+        "there.",
+        parser=Place.parse,
         show_default=False,
     ),
 ]
 Cohort = Annotated[
-    Path,
+    Place,
     typer.Argument(
         metavar="COHORT",
-        help="Folder of a cohort store that `qsm-dask run` or `ingest` made.",
-        file_okay=False,
+        help="Folder or URL of a cohort store that `qsm-dask run` or `ingest` made.",
+        parser=Place.parse,
         show_default=False,
     ),
 ]
@@ -42,8 +46,18 @@ ClusterName = Annotated[
     typer.Option(
         "--cluster",
         "-c",
-        metavar="NAME|FILE",
-        help="Where the work runs: `local` (one process a core), `serial` (this process), or your own YAML file.",
+        metavar="NAME|FILE|ADDRESS",
+        help="Where the work runs: `local` (one process a core), `serial` (this process), your own YAML file "
+        "(`qsm-dask cluster check`), or a running scheduler (`tls://HOST:PORT`).",
+    ),
+]
+ShardOption = Annotated[
+    Shard | None,
+    typer.Option(
+        "--shard",
+        metavar="i/N",
+        parser=Shard.parse,
+        help="Only the i-th of N equal parts of the scans, in this process: for job arrays without Dask.",
     ),
 ]
 Derivatives = Annotated[

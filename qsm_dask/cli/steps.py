@@ -1,6 +1,6 @@
 """The steps that commands are made of: each runs one workflow with its progress bar and says what came of it."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING
 from qsm_dask.cli.console import list_reasons, progress, say, waiting, warn
 from qsm_dask.cli.options import Selection
 from qsm_dask.errors import ConfigError, StoreError
+from qsm_dask.place import Place
+from qsm_dask.shard import Shard
 
 if TYPE_CHECKING:
     from qsm_dask.engine import Engine
     from qsm_dask.pipeline import Pipeline
+    from qsm_dask.scan import ScanKey
     from qsm_dask.store import CohortStore
     from qsm_dask.workflow.compare import Summary as Compared
     from qsm_dask.workflow.ingest import Summary as Ingested
     from qsm_dask.workflow.process import Summary as Processed
+    from qsm_dask.workflow.verify import Damage
 
 
 @contextmanager
@@ -29,12 +33,12 @@ def open_cluster(name: str, *, quiet: bool) -> Iterator["Engine"]:
         yield engine
 
 
-def open_store(path: Path) -> "CohortStore":
-    """Open an existing cohort; a path that is none is wrong usage."""
+def open_store(place: Place) -> "CohortStore":
+    """Open an existing cohort; a place that is none is wrong usage."""
     from qsm_dask.store import CohortStore
 
     try:
-        return CohortStore.open(path)
+        return CohortStore.open(place.url)
     except StoreError as error:
         raise ConfigError(str(error)) from error
 
@@ -59,30 +63,37 @@ def compile_kernels(pipeline: "Pipeline", *, quiet: bool) -> None:
 
 
 def run_all(
-    bids: Path, cohort: Path, chosen: Selection, pipeline: str, cluster: str, *, quiet: bool
-) -> tuple["Ingested", "Processed", Path]:
-    """Ingest, process, compare and report on one cluster; the summaries and the page."""
+    bids: Path, cohort: Place, chosen: Selection, pipeline: str, cluster: str, *, quiet: bool
+) -> tuple["Ingested", "Processed", "Compared", str]:
+    """Ingest, process, compare and report on one cluster; the summaries and where the page lies."""
     steps = read_pipeline(pipeline)
-    compile_kernels(steps, quiet=quiet)
-    with open_cluster(cluster, quiet=quiet) as engine:
-        if engine.dashboard and not quiet:
-            say(f"dashboard {engine.dashboard}")
-        store, ingested = ingest_scans(bids, cohort, engine, chosen, quiet=quiet)
-        processed = process_scans(store, engine, steps, chosen, quiet=quiet)
-        if not quiet:
-            tell_processed(processed)
-        compare_scans(store, quiet=quiet)
-        return ingested, processed, write_report(store, engine, quiet=quiet)
+    with making(cohort) as store:  # before anything that takes time: a place that cannot be reached is told at once
+        compile_kernels(steps, quiet=quiet)
+        with open_cluster(cluster, quiet=quiet) as engine:
+            if engine.dashboard and not quiet:
+                say(f"dashboard {engine.dashboard}")
+            ingested = ingest_scans(bids, store, engine, chosen, quiet=quiet)
+            processed = process_scans(store, engine, steps, chosen, quiet=quiet)
+            if not quiet:
+                tell_processed(processed)
+            compared = compare_scans(store, quiet=quiet)
+            return ingested, processed, compared, write_report(store, engine, quiet=quiet)
 
 
-def ingest_scans(
-    bids: Path, cohort: Path, engine: "Engine", chosen: Selection, *, quiet: bool
-) -> tuple["CohortStore", "Ingested"]:
-    """Take the chosen scans of a dataset into a cohort, which is made if it is not there."""
+@contextmanager
+def making(cohort: Place) -> Iterator["CohortStore"]:
+    """Open a cohort, or make it; see `api.new_cohort`."""
     from qsm_dask.api import new_cohort
+
+    with new_cohort(cohort.url) as store:
+        yield store
+
+
+def ingest_scans(bids: Path, store: "CohortStore", engine: "Engine", chosen: Selection, *, quiet: bool) -> "Ingested":
+    """Take the chosen scans of a dataset into a cohort."""
     from qsm_dask.workflow import ingest as workflow
 
-    with new_cohort(cohort) as store, progress("ingest", quiet=quiet) as shown:
+    with progress("ingest", quiet=quiet) as shown:
         summary = workflow.run(bids, store, engine, **vars(chosen), progress=shown)
     if not quiet:
         say(
@@ -93,18 +104,32 @@ def ingest_scans(
         warn(text)
     if summary.gone:
         warn(f"{len(summary.gone)} scans are no longer in the dataset and stay in the cohort, as {summary.gone[0]}")
-    return store, summary
+    return summary
 
 
 def process_scans(
-    store: "CohortStore", engine: "Engine", pipeline: "Pipeline", chosen: Selection, *, quiet: bool
+    store: "CohortStore",
+    engine: "Engine",
+    pipeline: "Pipeline",
+    chosen: Selection,
+    *,
+    scans: "Collection[ScanKey] | None" = None,
+    shard: Shard | None = None,
+    quiet: bool,
 ) -> "Processed":
     """Run a pipeline on the chosen scans of a cohort."""
     from qsm_dask.workflow import process as workflow
 
     with progress("process", quiet=quiet) as shown:
         summary = workflow.run(
-            store, engine, pipeline, participants=chosen.participants, sessions=chosen.sessions, progress=shown
+            store,
+            engine,
+            pipeline,
+            participants=chosen.participants,
+            sessions=chosen.sessions,
+            scans=scans,
+            shard=shard,
+            progress=shown,
         )
     if summary.without_labels:
         warn(
@@ -112,6 +137,23 @@ def process_scans(
             "give one with --derivatives DIR:dseg"
         )
     return summary
+
+
+def repair(store: "CohortStore", engine: "Engine", damages: "Sequence[Damage]", *, quiet: bool) -> dict[str, str]:
+    """Withdraw what is damaged and compute it anew; scans that are still not whole, with the reason."""
+    from qsm_dask.workflow import repair as workflow
+
+    failures = {one.scan: one.reason for one in damages if not one.node}
+    withdrawn = workflow.run(store, [(one.scan, one.node, one.key) for one in damages if one.node])
+    failures |= withdrawn.failures
+    if withdrawn.pipeline is not None and withdrawn.scans:
+        compile_kernels(withdrawn.pipeline, quiet=quiet)
+        scans = withdrawn.scans
+        summary = process_scans(store, engine, withdrawn.pipeline, Selection(), scans=scans, quiet=quiet)
+        failures |= summary.failures
+    if not quiet:
+        say(f"repair    {withdrawn.commits} damaged nodes withdrawn; {len(failures)} scans are not whole yet")
+    return failures
 
 
 def compare_scans(store: "CohortStore", *, quiet: bool) -> "Compared":
@@ -122,13 +164,15 @@ def compare_scans(store: "CohortStore", *, quiet: bool) -> "Compared":
         summary = workflow.run(store, progress=shown)
     for text in summary.warnings:
         warn(text)
+    for scan, reason in summary.damaged.items():
+        warn(f"{scan} is done and not in the tables: {reason}")
     if not quiet:
-        say(f"tables    {store.path}/tables")
+        say(f"tables    {store.place.of('tables')}")
     return summary
 
 
-def write_report(store: "CohortStore", engine: "Engine", *, quiet: bool) -> Path:
-    """Write the cohort's page; its path."""
+def write_report(store: "CohortStore", engine: "Engine", *, quiet: bool) -> str:
+    """Write the cohort's page; where it lies."""
     from qsm_dask.workflow import report as workflow
 
     with progress("report", quiet=quiet) as shown:
@@ -138,7 +182,7 @@ def write_report(store: "CohortStore", engine: "Engine", *, quiet: bool) -> Path
 def tell_processed(summary: "Processed") -> None:
     """Say how many scans and nodes were done, and why others were not."""
     recomputed = f"{summary.computed} nodes computed, {summary.reused} found committed"
-    if not summary.computed and summary.reused:
+    if summary.reused and not summary.computed and not summary.failures:
         recomputed = f"nothing to compute: all {summary.reused} nodes were committed already"
     say(f"process   {summary.done} done, {summary.skipped} skipped, {len(summary.failures)} failed; {recomputed}")
     list_reasons(summary.failures)

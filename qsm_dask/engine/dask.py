@@ -1,7 +1,8 @@
 """The engine on dask.distributed: one coarse task a key, fed through a sliding window.
 
 A task that its worker died of runs again alone, after all the others, until it succeeds or has
-used up its deaths; `blame` finds out which task that was. What was merely waiting for the same
+used up its deaths; `blame` finds out which task that was. When the worker was stopped for its
+memory, the task gets twice the room, once. What was merely waiting for the same
 worker is submitted again for free.
 """
 
@@ -16,7 +17,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from queue import Empty, SimpleQueue
@@ -26,6 +27,7 @@ from distributed import CancelledError, Client, Future, KilledWorker, Nanny, get
 
 from qsm_dask.engine.base import Outcome, Record, attempt, failure, gibibytes, overtime, refusal
 from qsm_dask.engine.blame import Blame, Verdict
+from qsm_dask.engine.preload import LEAVING
 from qsm_dask.errors import EngineError
 
 K = TypeVar("K")
@@ -33,7 +35,12 @@ _LOG = logging.getLogger(__name__)
 _WINDOW = 2  # tasks in flight for each slot: one runs, one waits
 _FREE_LOSSES = 3  # as often a task may be lost with its worker, uncharged, before it must run alone
 _PULSE_S = 5.0
+_ADVICE = "Give workers more memory (`memory` in the cluster file), or leave this scan out"
 _MEMORY_TOPIC = "worker-restart-memory"  # where a nanny says that it stopped a worker for its memory
+
+
+class NoRoomError(Exception):
+    """No worker can be had that is larger than the others."""
 
 
 class DaskEngine:
@@ -49,6 +56,8 @@ class DaskEngine:
     threads : how many threads one task may use in its kernels.
     deaths : a task is given up when as many workers died of it.
     patience_s : the engine gives up when there has been no worker for so long [s].
+    larger : makes a worker of about twice the room for the time of a `with` block, and hands out
+        its address; raises `NoRoomError` if it cannot. It is called while nothing else runs.
 
     Raises
     ------
@@ -64,6 +73,7 @@ class DaskEngine:
         threads: int = 1,
         deaths: int = 3,
         patience_s: float = 60.0,
+        larger: Callable[[], AbstractContextManager[str]] | None = None,
     ) -> None:
         if client.loop is None:
             raise EngineError("the dask client is closed: open it anew")
@@ -74,12 +84,16 @@ class DaskEngine:
         self.threads = threads
         self.deaths = deaths
         self.patience_s = patience_s
+        self.larger = larger
         self.overfull: dict[str, int] = {}
         """Workers that were stopped for their memory, and what they had taken [bytes]."""
+        self.left: set[str] = set()
+        """Workers that ended in order: their time was over, or their job was called back."""
         self.topic = f"qsm-dask-{uuid.uuid4().hex}"
         self.listeners: dict[str, SimpleQueue[tuple[int, Any]]] = {}
         """Where each map under way hears of its submissions."""
         client.subscribe_topic(_MEMORY_TOPIC, self._note_overfull)
+        client.subscribe_topic(LEAVING, self._note_leaving)
         client.subscribe_topic(self.topic, self._note_start)
 
     @property
@@ -101,6 +115,9 @@ class DaskEngine:
 
     def _note_overfull(self, event: tuple[float, dict[str, Any]]) -> None:
         self.overfull[event[1]["worker"]] = int(event[1]["rss"])
+
+    def _note_leaving(self, event: tuple[float, dict[str, Any]]) -> None:
+        self.left.add(event[1]["worker"])
 
     def _note_start(self, event: tuple[float, dict[str, Any]]) -> None:
         start = _Start(event[1]["worker"], time.monotonic())
@@ -125,6 +142,8 @@ class _Job:
     tries: int = 0
     deaths: int = 0
     losses: int = 0
+    cramped: int = 0
+    """How often its worker was stopped for its memory."""
     number: int = -1
     future: "Future[Any] | None" = None
     worker: str = ""
@@ -152,6 +171,8 @@ class _Map:
     name: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
     submissions: int = 0
     alone: bool = False
+    room: ExitStack = field(default_factory=ExitStack)
+    """Holds the larger worker while a task runs there, alone."""
     unmanned_since: float | None = None
 
     def outcomes(self) -> Iterator[Outcome]:
@@ -189,11 +210,27 @@ class _Map:
                 self._submit(_Job(key))
             else:
                 yield refused.outcome(key, "", 0)
-        if not self.running and self.suspects:
+        while not self.running:
+            self.room.close()
+            if not self.suspects:
+                return
             self.alone = True
-            self._submit(self.suspects.popleft())
+            yield from self._run_alone(self.suspects.popleft())
 
-    def _submit(self, job: _Job) -> None:
+    def _run_alone(self, job: _Job) -> Iterator[Outcome]:
+        """Run a suspect while nothing else runs, in a larger worker if it needs one."""
+        if not job.cramped or self.engine.larger is None:
+            self._submit(job)
+            return
+        try:
+            worker = self.room.enter_context(self.engine.larger())
+        except NoRoomError as error:
+            reason = f"{job.key}: its worker was stopped for its memory, and {error}. {_ADVICE}"
+            yield failure(reason, job.seconds).outcome(job.key, job.worker, job.tries + job.deaths)
+            return
+        self._submit(job, worker)
+
+    def _submit(self, job: _Job, worker: str | None = None) -> None:
         client = self.engine.client
         job.number, job.worker, job.started = self.submissions, "", None
         self.submissions += 1
@@ -207,6 +244,8 @@ class _Map:
             job.number,
             key=(f"{task_name}-{self.name}", str(job.key), job.number),
             pure=False,
+            workers=worker,
+            allow_other_workers=worker is not None,  # it may die before it begins
         )
         self.running[job.number] = job
         self.engine.loop.add_callback(self._watch, job.number, job.future)
@@ -280,6 +319,12 @@ class _Map:
     def _bury(self, job: _Job, death: KilledWorker) -> Iterator[Outcome]:
         """Find out whether a worker died of this job, and what to do with it."""
         worker = death.last_worker.address
+        overfull = worker in self.engine.overfull
+        if worker in self.engine.left and not overfull and job.losses < _FREE_LOSSES:
+            self.blame.ended(job.number)
+            job.losses += 1
+            self._submit(job)
+            return
         verdict = self.blame.died(job.number, worker, alone=self.alone)
         if verdict is Verdict.INNOCENT and job.losses < _FREE_LOSSES:
             job.losses += 1
@@ -287,23 +332,26 @@ class _Map:
             return
         if verdict is Verdict.GUILTY:
             job.deaths += death.allowed_failures + 1
-            if job.deaths >= self.engine.deaths:
+            job.cramped += overfull
+            roomier = job.cramped == 1 and overfull and self.engine.larger is not None
+            if not roomier and (job.cramped > 1 or job.deaths >= self.engine.deaths):
                 reason = failure(self._obituary(job, worker), job.seconds)
                 yield reason.outcome(job.key, worker, job.tries + job.deaths)
                 return
-            _LOG.warning("the worker of %s died; it will run again, alone", job.key)
+            how = " with more room" if roomier else ""
+            _LOG.warning("the worker of %s died; it will run again, alone%s", job.key, how)
         self.suspects.append(job)
 
     def _obituary(self, job: _Job, worker: str) -> str:
         taken = self.engine.overfull.get(worker)
-        if taken is None:
+        if worker in self.engine.left:
+            cause = f"it had to leave before {job.key} was done: allow jobs more time (`walltime` in the cluster file)"
+        elif taken is None:
             cause = "probably out of memory, or a crash in native code"
         else:
-            cause = f"stopped at {gibibytes(taken)} of memory, more than it may take"
-        return (
-            f"{job.key}: its worker died {job.deaths} times; the last: {cause}. Give workers more memory "
-            "(`memory` in the cluster file), or leave this scan out"
-        )
+            alone = " alone, with about twice the room" if job.cramped > 1 and self.engine.larger else ""
+            cause = f"stopped at {gibibytes(taken)} of memory, more than it may take{alone}"
+        return f"{job.key}: its worker died {job.deaths} times; the last: {cause}. {_ADVICE}"
 
     def _stop_overdue(self) -> Iterator[Outcome]:
         if self.timeout_s is None or not self.events.empty():
@@ -319,6 +367,7 @@ class _Map:
             yield failure(reason, seconds).outcome(job.key, job.worker, job.tries + job.deaths + 1)
 
     def _close(self) -> None:
+        self.room.close()
         client = self.engine.client
         outstanding = [job.future for job in self.running.values()]
         self.running.clear()

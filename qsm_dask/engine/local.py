@@ -17,25 +17,19 @@ import dask
 from distributed import Client, LocalCluster
 
 from qsm_dask import numba_cache
-from qsm_dask.engine.base import Engine
-from qsm_dask.engine.dask import DaskEngine
+from qsm_dask.engine.base import Engine, gibibytes
+from qsm_dask.engine.dask import DaskEngine, NoRoomError
+from qsm_dask.engine.resources import Machine
+from qsm_dask.engine.settings import SETTINGS, quiet, thread_environment
+from qsm_dask.engine.sizing import BASELINE
 
 _SETTINGS = {
-    # A worker's memory is that of its one task: nothing can be spilled, and a worker that was
-    # paused would never run again when its task's memory is not given back to the system.
-    "distributed.worker.memory.target": False,
-    "distributed.worker.memory.spill": False,
-    "distributed.worker.memory.pause": False,
-    "distributed.worker.memory.terminate": 0.95,
-    # The engine resubmits what a dead worker had, and counts by itself.
-    "distributed.scheduler.allowed-failures": 0,
-    "distributed.scheduler.worker-saturation": 1.0,
-    "distributed.scheduler.active-memory-manager.start": False,
-    "distributed.worker.profile.enabled": False,
+    **SETTINGS,
     # Dask closes for good the nanny of a worker that died, and is restarting once more when this
     # time is over. Nannies of this machine restart their workers as long as they live.
     "distributed.deploy.lost-worker-timeout": "1000 hours",
 }
+_WORTHWHILE = 1.25  # as much larger, at least, a worker must be for a scan to try again
 _LOOPBACK = "127.0.0.1"
 _LOG = logging.getLogger(__name__)
 
@@ -58,7 +52,7 @@ def local_engine(workers: int, memory: int, limit: int, threads: int, scratch: s
     """
     folder = tempfile.mkdtemp(prefix="qsm-dask-", dir=scratch)
     try:
-        with _environment(threads), _quiet(), dask.config.set(_SETTINGS):
+        with _environment(threads), quiet(), dask.config.set(_SETTINGS):
             held = _Signals()
             with held:
                 cluster = LocalCluster(
@@ -76,11 +70,34 @@ def local_engine(workers: int, memory: int, limit: int, threads: int, scratch: s
             try:
                 held.deliver()
                 with Client(cluster) as client:
-                    yield DaskEngine(client, slots=workers, limit=limit, threads=threads)
+                    yield DaskEngine(
+                        client,
+                        slots=workers,
+                        limit=limit,
+                        threads=threads,
+                        larger=lambda: _larger(cluster, client, memory),
+                    )
             finally:
                 _stop(cluster)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _larger(cluster: Any, client: Client, memory: int) -> Iterator[str]:
+    """Let one worker take twice its memory, or what the machine has, while the others do nothing."""
+    idle = (len(cluster.workers) - 1) * BASELINE
+    room = min(2 * memory, int(0.9 * Machine.here().memory) - idle)
+    if room < _WORTHWHILE * memory:
+        raise NoRoomError(f"this machine has no room for a larger one than {gibibytes(memory)}")
+    client.wait_for_workers(1)
+    known = client.scheduler_info(n_workers=-1)["workers"]
+    nanny = next(one for one in cluster.workers.values() if one.worker_address in known)
+    nanny.memory_manager.memory_limit = room
+    try:
+        yield nanny.worker_address
+    finally:
+        nanny.memory_manager.memory_limit = memory
 
 
 class _Signals:
@@ -130,8 +147,7 @@ def _environment(threads: int) -> Iterator[None]:
     """Workers inherit the driver's environment, and dask writes into it: both end with the cluster."""
     before = dict(os.environ)
     numba_cache.configure()
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[name] = str(threads)
+    os.environ.update(thread_environment(threads))
     # Workers are killed at the end, and the tracker of their semaphores tells people that it cleaned up.
     tracker = "ignore:resource_tracker:UserWarning"
     os.environ["PYTHONWARNINGS"] = ",".join(filter(None, (os.environ.get("PYTHONWARNINGS"), tracker)))
@@ -141,24 +157,3 @@ def _environment(threads: int) -> Iterator[None]:
         for name in os.environ.keys() - before.keys():
             del os.environ[name]
         os.environ.update(before)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Show of dask's log what went wrong, and not what this engine puts right.
-
-    Dask calls a task failed for good at its worker's first death, and a result lost with it.
-    """
-
-    def of_interest(record: logging.LogRecord) -> bool:
-        return "marked as failed because" not in record.msg and "Couldn't gather keys" not in record.msg
-
-    dask_logger, scheduler_logger = logging.getLogger("distributed"), logging.getLogger("distributed.scheduler")
-    level = dask_logger.level
-    dask_logger.setLevel(logging.ERROR)
-    scheduler_logger.addFilter(of_interest)
-    try:
-        yield
-    finally:
-        scheduler_logger.removeFilter(of_interest)
-        dask_logger.setLevel(level)

@@ -12,6 +12,8 @@ BASELINE = 350 * 2**20 + CACHE_BYTES
 """What a worker process takes beside its scan: Python, NumPy, SciPy, Numba, Zarr, dask, and kept spectra [bytes]."""
 HEADROOM = 1.3
 """A worker has so many times the memory that its task and itself are projected to need."""
+NANNY = 256 * 2**20
+"""What the process takes that starts a worker, watches its memory, and starts it again [bytes]."""
 LEAST_WORKER = 2 * 2**30
 """With `workers: auto`, no worker gets less memory than this [bytes]."""
 
@@ -56,6 +58,45 @@ def task_limit(worker_memory: int) -> int:
             f"give it more than {gibibytes(HEADROOM * BASELINE)} (fewer `workers`, or a larger `memory`)"
         )
     return limit
+
+
+def job_memory(memory: str | int) -> tuple[int, int]:
+    """Memory of one job of a batch system, and of the worker in it [bytes].
+
+    The batch system ends the whole job at its limit; a worker that takes too much shall meet its
+    own limit first, which is told from a crash.
+
+    Raises
+    ------
+    ConfigError : it is no size.
+    """
+    size = _bytes(memory)
+    return size, size - NANNY
+
+
+def seconds(name: str, value: str | int) -> float:
+    """A time such as `90 s`, `4 h`, `2 days` or `04:00:00` [s].
+
+    YAML reads `12:00:00` without quotes as the number of seconds, which is right too.
+
+    Raises
+    ------
+    ConfigError : it is no time above zero.
+    """
+    from dask.utils import parse_timedelta
+
+    text = str(value).strip()
+    try:
+        if text.count(":") == 2:
+            hours, minutes, left = map(int, text.split(":"))
+            found = float(hours * 3600 + minutes * 60 + left)
+        else:
+            found = float(parse_timedelta(text, default="s"))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"cluster: {name} {value!r} is not a time such as `4 h` or `04:00:00`") from error
+    if found <= 0:
+        raise ConfigError(f"cluster: {name} is a time above zero, not {value!r}")
+    return found
 
 
 def whole(name: str, value: object) -> int:

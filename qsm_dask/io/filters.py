@@ -1,6 +1,7 @@
 """BIDS filter files: which files of a dataset enter, by their entities."""
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from qsm_dask.errors import ConfigError
 from qsm_dask.io.names import LONG_NAMES, ORDER, RAW_SUFFIXES, Name, canonical
 
 QUERIES = (*(suffix.lower() for suffix in RAW_SUFFIXES), "dseg", "mask", "chi", "local_field", "r2")
+_LOG = logging.getLogger(__name__)
 _SPECIAL = ("suffix", "extension", "datatype")
 _NONE, _ANY = ("Query.NONE", None), ("Query.ANY", "*")
 
@@ -21,7 +23,8 @@ class Filters:
     A JSON object with one entry a kind of file (`megre`, `t2starw`, `dseg`, `mask`, `chi`,
     `local_field`, `r2`), each an object of entities, by short or long name, with the labels that
     may enter: one label, a list of labels, `null` (the entity must be absent) or `"*"` (it
-    must be present). An entity that is not named may have any label.
+    must be present). An entity that is not named may have any label. Kinds of file that
+    only other programs read are passed over with a warning.
     """
 
     queries: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -32,7 +35,7 @@ class Filters:
 
         Raises
         ------
-        ConfigError : no such file, not JSON, or a kind of file or an entity that does not exist.
+        ConfigError : no such file, not JSON, or an entity that does not exist.
         """
         try:
             content = json.loads(path.read_text(encoding="utf-8-sig"))
@@ -45,7 +48,11 @@ class Filters:
         queries = {}
         for kind, query in content.items():
             if kind.lower() not in QUERIES:
-                raise ConfigError(f"filter file {path}: unknown kind of file {kind!r}; known are {', '.join(QUERIES)}")
+                _LOG.warning(
+                    "filter file %s: %r is no kind of file that is read here (%s): it filters nothing",
+                    path, kind, ", ".join(QUERIES),
+                )  # fmt: skip
+                continue
             queries[kind.lower()] = {_entity(path, kind, name): value for name, value in query.items()}
         return cls(queries)
 

@@ -49,14 +49,14 @@ def file_path(key: ScanKey, datatype: str, suffix: str, *, apart: bool = False) 
     return Path(*folders, datatype, "_".join([*entities, suffix]))
 
 
-def links(about: Mapping[str, Any], out: Path, neighbour: Path) -> dict[str, str]:
+def links(about: Mapping[str, Any], out: Path, neighbour: Path | None) -> dict[str, str]:
     """`DatasetLinks` of an export: where the datasets lie that it was made from, as seen from it.
 
     Parameters
     ----------
     about : the cohort's `dataset.json`: name, folder and derivatives of the BIDS dataset.
     out : folder of the export.
-    neighbour : a folder beside which the dataset may lie: the cohort.
+    neighbour : a folder beside which the dataset may lie: the cohort, unless it lies in an object store.
 
     Returns
     -------
@@ -64,7 +64,7 @@ def links(about: Mapping[str, Any], out: Path, neighbour: Path) -> dict[str, str
         derivatives outside of it by its name.
     """
     folder = str(about.get("folder") or "raw")
-    places = (out.parent.parent, out.parent / folder, neighbour.parent / folder)
+    places = [out.parent.parent, out.parent / folder, *([neighbour.parent / folder] if neighbour else [])]
     raw = next((os.path.relpath(place, out) for place in places if _is_raw(place, folder)), folder)
     foreign = [str(spec).partition(":")[0] for spec in about.get("derivatives", ())]
     return {"raw": raw, **{_dataset_name(name): name for name in foreign if not _inside_raw(name)}}

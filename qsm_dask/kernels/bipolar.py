@@ -43,7 +43,7 @@ def bipolar(phase: NDArray[Any], mask: NDArray[Any], te: ArrayLike, magnitude: N
     Raises
     ------
     ValueError : fewer than three echoes or unequal spacing, shapes or echo counts that disagree,
-        an empty mask, or NaN or infinite values inside it.
+        an empty mask, NaN or infinite values inside it, or a magnitude that is zero throughout it.
 
     References
     ----------
@@ -54,7 +54,7 @@ def bipolar(phase: NDArray[Any], mask: NDArray[Any], te: ArrayLike, magnitude: N
         raise ValueError(f"te is {times.tolist()}: bipolar read-outs are corrected for equally spaced echoes only")
     inside = series.inside(mask)
     wrapped = series.echoes("phase", phase, times, inside)
-    strength = None if magnitude is None else series.echoes("magnitude", magnitude, times, inside)
+    strength = series.brightness(magnitude, times, inside)
     plane = _plane(wrapped, strength, inside)
     removed = np.zeros(wrapped.shape, dtype=np.float32)
     _remove(wrapped, inside, plane / 4, removed)

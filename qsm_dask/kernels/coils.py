@@ -113,7 +113,9 @@ def _accrued(coil_phase: Stream, coil_magnitude: Stream, spacing: float) -> Real
     _split(product[0], brightness[0])
     inside = brightness[0] > 0
     if not inside.any():
-        raise ValueError("the first two echoes of all coils are 0 everywhere: there is nothing to combine")
+        raise ValueError(
+            "coil_magnitude is 0 everywhere in the first two echoes of all coils: there is nothing to combine"
+        )
     accrued: Real = romeo(product, inside, spacing, brightness)[0]
     _centre(accrued, brightness[0])
     return accrued

@@ -117,7 +117,7 @@ def phase_quality(
     Raises
     ------
     ValueError : shapes or echo counts disagree, the mask is empty, values inside it are NaN or
-        infinite, the threshold is not between 0 and 1, or no voxel reaches it.
+        infinite, the magnitude is zero throughout it, the threshold is not between 0 and 1, or no voxel reaches it.
 
     References
     ----------
@@ -128,7 +128,7 @@ def phase_quality(
     inside = series.inside(mask)
     times = series.echo_times(te)
     wrapped = series.echoes("phase", phase, times, inside)
-    strength = None if magnitude is None else series.echoes("magnitude", magnitude, times, inside)
+    strength = series.brightness(magnitude, times, inside)
     quality = voxel_quality(wrapped, times, strength, inside)
     kept = _largest(quality > threshold)
     if kept is None:

@@ -54,7 +54,7 @@ def mcpc3ds(
     Raises
     ------
     ValueError : fewer than two echoes, shapes or echo counts that disagree, an empty mask, NaN or
-        infinite values inside the mask, or a smoothing that is not positive.
+        infinite values inside the mask, a magnitude that is zero throughout it, or a smoothing that is not positive.
 
     References
     ----------
@@ -63,7 +63,7 @@ def mcpc3ds(
     times = series.echo_times(te, at_least=2)
     inside = series.inside(mask)
     wrapped = series.echoes("phase", phase, times, inside)
-    strength = None if magnitude is None else series.echoes("magnitude", magnitude, times, inside)
+    strength = series.brightness(magnitude, times, inside)
     size = check_voxel_size(voxel_size)
     if not (math.isfinite(smoothing_mm) and smoothing_mm > 0):
         raise ValueError(f"smoothing_mm is {smoothing_mm}: it must be a positive length in mm")

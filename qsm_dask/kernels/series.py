@@ -52,6 +52,21 @@ def echoes(name: str, array: NDArray[Any], te: Times | None, mask: Mask | None) 
     return _checked(name, array, mask)
 
 
+def brightness(magnitude: NDArray[Any] | None, te: Times, mask: Mask) -> Real | None:
+    """The magnitude of each echo, for what would do nothing at all without signal; None if there is none.
+
+    Raises
+    ------
+    ValueError : see `echoes`, or no voxel of the mask has signal.
+    """
+    if magnitude is None:
+        return None
+    bright = echoes("magnitude", magnitude, te, mask)
+    if not any(bool(((volume > 0) & mask).any()) for volume in bright):
+        raise ValueError("magnitude is 0 in the whole mask: check the image, or leave the magnitude away")
+    return bright
+
+
 def volume(name: str, array: NDArray[Any], mask: Mask) -> Real:
     """A map (x, y, z) as float32, finite inside the mask.
 

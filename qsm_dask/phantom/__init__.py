@@ -95,6 +95,7 @@ def simulate(
     snr: float = 100.0,
     age: float | None = None,
     spin_echo: bool = False,
+    calcified: bool = True,
 ) -> Phantom:
     """Scan subject `number` of the cohort `seed`.
 
@@ -108,6 +109,7 @@ def simulate(
     snr : of the magnitude in the brain at the first echo; `inf` for no noise.
     age : [years]; drawn if not given.
     spin_echo : whether R2 is measured too, by spin echoes of the same noise.
+    calcified : whether the head has a calcification, which holds a fifth of the energy of the susceptibility.
 
     Returns
     -------
@@ -119,7 +121,7 @@ def simulate(
     """
     check_protocol(shape, te, b0, snr)
     times = np.asarray(te, dtype=np.float64)
-    subject = draw_subject(number, seed, age)
+    subject = draw_subject(number, seed, age, calcified=calcified)
     pose = subject.pose if oblique else np.eye(3)
     b0_dir = pose[2].copy()
     head = build_head(subject, shape, b0)

@@ -100,7 +100,7 @@ def paint_brain(
     frame : head coordinates.
     hull, stem : see `hull_distances`.
     folds : random field whose zero level the furrows follow.
-    subject : age, iron and ventricles.
+    subject : age, iron, ventricles and calcification.
     b0 : field strength [T].
     """
     look = {name: tissue.look(b0) for name, tissue in BRAIN.items()}
@@ -119,4 +119,5 @@ def paint_brain(
     third = nuclei.THIRD_VENTRICLE.grown(subject.ventricle_mm)
     canvas.paint(frame, (third,), look["csf"], _NUMBER["ventricles"])
     canvas.paint(frame, nuclei.VEINS, look["vein"], _NUMBER["veins"])
-    canvas.paint(frame, (nuclei.CALCIFICATION,), look["calcification"], _NUMBER["calcification"])
+    if subject.calcified:
+        canvas.paint(frame, (nuclei.CALCIFICATION,), look["calcification"], _NUMBER["calcification"])

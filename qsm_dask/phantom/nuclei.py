@@ -62,7 +62,7 @@ VEINS: tuple[Tube, ...] = (
 )
 """Internal cerebral, straight, septal, medullary and cortical veins."""
 
-CALCIFICATION = Ellipsoid((-23.0, -40.0, 12.0), (3.4, 3.0, 3.0))
+CALCIFICATION = Ellipsoid((-23.0, -40.0, 12.0), (4.0, 3.6, 3.6))
 """Calcified choroid plexus in the left atrium."""
 
 _LATERAL_VENTRICLE = (

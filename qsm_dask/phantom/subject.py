@@ -25,6 +25,7 @@ class Subject:
     ventricle_mm : how much wider than in youth the ventricles are.
     iron_excess : fraction by which a region's iron exceeds that of the age.
     pose : (3, 3) rotation of the array axes to the scanner's axes in an oblique scan.
+    calcified : whether the choroid plexus is.
     form_seed, scan_seed : of the random fields of the head, and of the noise.
     """
 
@@ -35,6 +36,7 @@ class Subject:
     ventricle_mm: float
     iron_excess: Mapping[str, float]
     pose: NDArray[np.float64]
+    calcified: bool
     form_seed: np.random.SeedSequence
     scan_seed: np.random.SeedSequence
 
@@ -51,7 +53,7 @@ def rotation(degrees: tuple[float, float, float]) -> NDArray[np.float64]:
     return result
 
 
-def draw_subject(number: int, seed: int, age: float | None = None) -> Subject:
+def draw_subject(number: int, seed: int, age: float | None = None, *, calcified: bool = True) -> Subject:
     """Draw subject `number` of the cohort `seed`; how many others there are does not matter.
 
     Parameters
@@ -59,6 +61,7 @@ def draw_subject(number: int, seed: int, age: float | None = None) -> Subject:
     number : counts from 1.
     seed : of the cohort.
     age : [years]; drawn from 20 to 80 if not given.
+    calcified : whether the choroid plexus is; nothing else depends on it.
 
     Raises
     ------
@@ -85,6 +88,7 @@ def draw_subject(number: int, seed: int, age: float | None = None) -> Subject:
         ventricle_mm=0.025 * max(years - 30.0, 0.0) + float(np.clip(0.4 * rng.standard_normal(), -0.6, 0.8)),
         iron_excess=MappingProxyType(excess),
         pose=rotation(pose),
+        calcified=calcified,
         form_seed=form_seed,
         scan_seed=scan_seed,
     )

@@ -123,7 +123,9 @@ BRAIN: Mapping[str, Tissue] = MappingProxyType(
         "hippocampus": Tissue(0.020, 0.018, 11.0, 0.78),  # (assumed)
         "amygdala": Tissue(0.018, 0.022, 11.0, 0.78),  # (assumed)
         "vein": Tissue(0.300, 0.0, 15.0, 0.75),
-        "calcification": Tissue(0.0, 0.300, 30.0, 0.30),
+        # Half as mineralised as BONE (assumed): between what CT finds as calcified at -0.15 ppm and more
+        # (doi:10.64898/2026.05.26.26354154) and the -3 ppm of reconstruction challenges; a fifth of the brain's energy.
+        "calcification": Tissue(0.0, 1.000, 30.0, 0.30),
     }
 )
 """Tissues whose make-up does not change with age."""

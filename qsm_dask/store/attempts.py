@@ -14,7 +14,7 @@ from qsm_dask.quantities import COORDINATES, Quantity, quantity
 from qsm_dask.store.coding import METADATA, ArrayCoder, array_metadata, group_metadata
 from qsm_dask.store.commit import ArrayEntry, Commit
 from qsm_dask.store.files import Files
-from qsm_dask.store.layout import check_array_name, marker
+from qsm_dask.store.layout import check_array_name
 
 _SHORT = 4096
 
@@ -191,10 +191,8 @@ def read_array(files: Files, commit: Commit, name: str, rows: slice | None = Non
 
 def damage_error(files: Files, damages: Sequence[Damage]) -> DamageError:
     """The exception for damages of one commit: what, where and what to do."""
-    commit = damages[0].commit
     more = f" and {len(damages) - 1} more" if len(damages) > 1 else ""
-    place = f"{files.url}/{marker(commit.scan, commit.node, commit.key)}"
     return DamageError(
-        f"{damages[0]}{more}. `qsm-dask verify {files.url}` lists all damage; to compute the node anew, "
-        f"delete {place} and run the same command again"
+        f"{damages[0]}{more}. `qsm-dask verify {files.url}` lists all damage, "
+        "and with `--repair` computes the damaged nodes anew"
     )

@@ -15,6 +15,7 @@ from uuid import uuid4
 from numpy.typing import NDArray
 
 from qsm_dask.errors import DamageError, StoreError
+from qsm_dask.place import Place
 from qsm_dask.scan import ScanKey
 from qsm_dask.store import attempts, founding, sweep
 from qsm_dask.store.commit import Commit, outputs_digest, plain
@@ -28,16 +29,19 @@ if TYPE_CHECKING:
 
 Found = TypeVar("Found")
 
+_SMALL = 2**20
+
 
 class CohortStore:
-    """A cohort on disk; make one with `create` or `open`.
+    """A cohort in a folder or an object store; make one with `create` or `open`.
 
-    It may be sent to workers: each opens the same folder, with an identity of its own in
-    the index.
+    It may be sent to workers: each opens the same place, with an identity of its own in
+    the index. Credentials are never sent: each finds them in its own environment.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self._files = files_at(path)
+    def __init__(self, place: str | Path) -> None:
+        self._place = Place.parse(place)
+        self._files = files_at(self._place)
         self._index = Index(self._files)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -50,26 +54,39 @@ class CohortStore:
         return f"CohortStore({self._files.url!r})"
 
     @classmethod
-    def create(cls, path: str | Path) -> "CohortStore":
-        """Make a cohort in a new or empty folder, or open the one that is there.
+    def exists(cls, place: str | Path) -> bool:
+        """Whether there is a cohort.
 
         Raises
         ------
-        StoreError : the folder holds something else, or cannot be written.
+        ConfigError : the place is neither a folder nor a URL that is understood.
+        StoreError : it cannot be looked at.
         """
-        founding.found(files_at(path))
-        return cls.open(path)
+        return founding.is_founded(files_at(Place.parse(place)))
 
     @classmethod
-    def open(cls, path: str | Path) -> "CohortStore":
-        """Open a cohort.
+    def create(cls, place: str | Path) -> "CohortStore":
+        """Make a cohort in a new or empty folder or prefix of an object store, or open the one that is there.
 
         Raises
         ------
-        StoreError : there is none, or a newer qsm_dask made it.
+        ConfigError : the place is neither a folder nor a URL that is understood.
+        StoreError : it holds something else, or cannot be written.
         """
-        founding.check(files_at(path))
-        return cls(path)
+        founding.found(files_at(Place.parse(place)))
+        return cls.open(place)
+
+    @classmethod
+    def open(cls, place: str | Path) -> "CohortStore":
+        """Open a cohort: a folder, `s3://bucket/name`, `gs://bucket/name` or `az://container/name`.
+
+        Raises
+        ------
+        ConfigError : the place is neither a folder nor a URL that is understood.
+        StoreError : there is none, it cannot be reached, or a newer qsm_dask made it.
+        """
+        founding.check(files_at(Place.parse(place)))
+        return cls(place)
 
     def abandon(self) -> bool:
         """Make a cohort that holds nothing yet an empty place again; whether it held nothing."""
@@ -79,9 +96,9 @@ class CohortStore:
         return empty
 
     @property
-    def path(self) -> Path:
-        """The folder of the cohort."""
-        return Path(self._files.url)
+    def place(self) -> Place:
+        """Where the cohort lies."""
+        return self._place
 
     def commit(self, scan: ScanKey, node: str, key: str) -> Commit | None:
         """The commit of a node, found by one GET, or None if the node is not done.
@@ -98,12 +115,15 @@ class CohortStore:
             return Commit.from_json(data, (str(scan), node, key))
         except (ValueError, KeyError) as error:
             raise DamageError(
-                f"{scan} {node}: {self._files.url}/{place} cannot be read: {error}. Delete it and run the same command "
-                "again: the node will be computed anew"
+                f"{scan} {node}: {self._files.url}/{place} cannot be read: {error}. "
+                f"`qsm-dask verify {self._files.url} --repair` computes the node anew"
             ) from error
 
     def is_intact(self, commit: Commit) -> bool:
-        """Whether every object of a commit is there with the right size; nothing is decoded."""
+        """Whether every object of a commit is there with the right size, and decodes if it is small, as tables are."""
+        size = sum(sum(entry["chunks"].values()) for entry in commit.arrays.values())
+        if size <= _SMALL:
+            return not attempts.damages_of(self._files, commit)
         return not attempts.absences(self._files, commit, commit.arrays)
 
     def intact(self, scan: ScanKey, node: str, key: str) -> Commit | None:
@@ -252,6 +272,15 @@ class CohortStore:
         top = f"{SCANS}/{scan}"
         found = [(node, key) for node in self._files.names(top) for key in self._files.names(f"{top}/{node}")]
         return [(node, key) for node, key in found if MARKER in self._files.names(f"{top}/{node}/{key}")]
+
+    def withdraw(self, scan: ScanKey, node: str, key: str) -> None:
+        """Remove the commit of a node, so that it counts as not done; its arrays stay, for `gc` to sweep.
+
+        Raises
+        ------
+        StoreError : it cannot be removed.
+        """
+        self._files.remove(marker(scan, node, key))
 
     def stored_scans(self) -> list[ScanKey]:
         """Every scan that has a folder, whether or not the index knows it, by listing; for repair, not for status."""

@@ -109,7 +109,7 @@ def cohort_dataset(store: "CohortStore") -> xr.Dataset:
         "subject": ("scan", _texts(scan.subject for scan in scans)),
         "session": ("scan", _texts(scan.session or "" for scan in scans)),
     }
-    return xr.Dataset(variables, coordinates, {"cohort": str(store.path)})
+    return xr.Dataset(variables, coordinates, {"cohort": store.place.url})
 
 
 def _texts(values: Iterable[str]) -> NDArray[np.str_]:
@@ -202,7 +202,7 @@ def _region_values(store: "CohortStore", found: Sequence[_Regions], regions: Seq
 
 def _token(store: "CohortStore", *values: object) -> str:
     """A task name that tells results apart, so that Dask never mistakes one for another."""
-    return blake2b(repr((str(store.path), values)).encode(), digest_size=8).hexdigest()
+    return blake2b(repr((store.place.url, values)).encode(), digest_size=8).hexdigest()
 
 
 def scan_dataset(store: "CohortStore", key: ScanKey | str) -> xr.Dataset:
@@ -233,7 +233,7 @@ def scan_dataset(store: "CohortStore", key: ScanKey | str) -> xr.Dataset:
         index = store.index()
         for row in index[index["scan"] == str(scan)].itertuples():
             raise StoreError(f"nothing of {scan} is done: its {row.node} is {row.state}: {row.reason}")
-        raise StoreError(f"{store.path} has nothing of a scan {scan}{_near(store, str(scan))}")
+        raise StoreError(f"{store.place} has nothing of a scan {scan}{_near(store, str(scan))}")
     variables = {
         name: (tuple(entry["dims"]), _lazy(store, commit, name), _described(name))
         for commit in commits

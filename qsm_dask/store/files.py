@@ -18,6 +18,7 @@ from typing import Protocol, TypeVar
 from uuid import uuid4
 
 from qsm_dask.errors import StoreError
+from qsm_dask.place import Place
 from qsm_dask.store.layout import inside
 
 
@@ -215,13 +216,12 @@ class LocalFiles:
     def remove(self, prefix: str) -> None:
         """Delete the file or the folder."""
         path = self._path(prefix)
-        with _explained("remove", path):
-            try:
-                os.unlink(path)
-            except (IsADirectoryError, PermissionError):
+        # what is gone already was removed by a rival
+        with _explained("remove", path), suppress(FileNotFoundError):
+            if os.path.isdir(path) and not os.path.islink(path):
                 shutil.rmtree(path)
-            except FileNotFoundError:
-                return
+            else:
+                os.unlink(path)
 
 
 def batches(objects: Iterable[tuple[str, bytes]]) -> Iterator[list[tuple[str, bytes]]]:
@@ -266,15 +266,10 @@ def _sync_folder(folder: str) -> None:
             os.close(descriptor)
 
 
-def files_at(place: str | Path) -> Files:
-    """The backend of a place: a folder, or a URL of an object store.
-
-    Raises
-    ------
-    StoreError : no backend serves such a place.
-    """
-    if "://" in str(place):
+def files_at(place: Place) -> Files:
+    """The backend of a place."""
+    if place.folder is None:
         from qsm_dask.store.objects import ObjectFiles  # what needs an extra is imported when asked for
 
-        return ObjectFiles(str(place))
-    return LocalFiles(Path(place).absolute())
+        return ObjectFiles(place.url)
+    return LocalFiles(place.folder)

@@ -10,6 +10,11 @@ from qsm_dask.store.layout import COHORT, FORMAT
 _ABOUT = canonical({"format": FORMAT, "kind": "qsm_dask cohort"})
 
 
+def is_founded(files: Files) -> bool:
+    """Whether the place is a cohort."""
+    return files.get(COHORT) is not None
+
+
 def found(files: Files) -> None:
     """Make a new or empty place a cohort; leave one that is there as it is.
 
@@ -17,11 +22,11 @@ def found(files: Files) -> None:
     ------
     StoreError : the place holds something else, or cannot be written.
     """
-    if files.get(COHORT) is not None:
+    if is_founded(files):
         return
     strangers = [name for name in files.names("") if name != "lost+found"]
     if strangers:
-        raise StoreError(f"{files.url} is no cohort and holds {', '.join(strangers[:3])}; name a new or empty folder")
+        raise StoreError(f"{files.url} is no cohort and holds {', '.join(strangers[:3])}; name a new or empty place")
     files.put(COHORT, _ABOUT)
 
 
@@ -39,7 +44,7 @@ def check(files: Files) -> None:
         made_by = int(json.loads(about)["format"])
     except (ValueError, KeyError, TypeError):
         raise StoreError(
-            f"{files.url}/{COHORT} is damaged; if this folder is a cohort, let the file hold {_ABOUT.decode()}"
+            f"{files.url}/{COHORT} is damaged; if this is a cohort, let the file hold {_ABOUT.decode()}"
         ) from None
     if made_by > FORMAT:
         raise StoreError(

@@ -4,10 +4,12 @@ The index is a cache; commits are the truth. Every driver appends segments under
 name, so two drivers never write one object. Readers merge all segments and keep the
 newest row of each (scan, node). When segments become many, whoever appends next merges
 them: it writes one segment that holds them all, and only then removes them. A reader
-lists until nothing has changed while it read.
+lists until nobody has merged while it read; what others append meanwhile is met by the
+next reader, so that hundreds of drivers do not keep one from ever ending.
 """
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -46,6 +48,9 @@ SCHEMA = pa.schema(
 _TEXTS = {"key": "", "digest": "", "reason": "", "facts": "{}"}
 _MANY = 64
 _PATIENCE = 20
+_PAUSE_S = 0.2
+_MERGED = "-merged-"
+"""In the name of a segment that holds others: those may be gone."""
 
 
 class Index:
@@ -96,16 +101,16 @@ class Index:
             "n": self._rows,
         }
 
-    def _put(self, table: pa.Table) -> None:
+    def _put(self, table: pa.Table, kind: str = "-") -> None:
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd")
         data = sink.getvalue().to_pybytes()
         # Parquet's own checksums leave out headers and footer: flipped bits there can change values unseen.
-        self._files.put(f"{INDEX}/{self._driver}-{self._segments}-{checksum(data)}.parquet", data)
+        self._files.put(f"{INDEX}/{self._driver}-{self._segments}{kind}{checksum(data)}.parquet", data)
         self._segments += 1
 
     def _compact(self) -> None:
-        self._put(pa.Table.from_pandas(self.read(), schema=SCHEMA, preserve_index=False))
+        self._put(pa.Table.from_pandas(self.read(), schema=SCHEMA, preserve_index=False), _MERGED)
         # Only what the new segment holds may go: another driver may have added more by now.
         for name in self._merged[0]:
             self._files.remove(f"{INDEX}/{name}")
@@ -138,12 +143,15 @@ class Index:
             # A listing is not one instant: it may have passed where a merged segment appeared, and met the merged ones
             # gone. Whatever a rival removed by then, the next listing shows what holds it.
             listed, names = names, self._names()
-            if len(self._read) == len(names) and names == listed:
-                if self._merged[0] != tuple(names):
-                    self._merged = tuple(names), _newest(pa.concat_tables([SCHEMA.empty_table(), *self._read.values()]))
+            merged = any(_MERGED in name for name in set(names).difference(listed))
+            if len(self._read) == len(listed) and not merged:
+                if self._merged[0] != tuple(listed):
+                    tables_read = [SCHEMA.empty_table(), *self._read.values()]
+                    self._merged = tuple(listed), _newest(pa.concat_tables(tables_read))
                 return self._merged[1].copy()
+            time.sleep(_PAUSE_S)
         raise StoreError(
-            f"{self._files.url}/{INDEX} changes faster than it can be read; are many drivers at work? Try again"
+            f"{self._files.url}/{INDEX} is merged faster than it can be read; are many drivers at work? Try again"
         )
 
 

@@ -2,7 +2,7 @@
 
     cohort.json                                 what makes a folder a cohort
     <document>                                  what `store.documents` names
-    index/<driver>-<n>-<checksum>.parquet       immutable segments of the cohort index
+    index/<driver>-<n>-<checksum>.parquet       immutable segments of the cohort index; -merged- ones hold others
     scans/<scan>/<node>/<key>/COMMIT.json       names the attempt that counts
     scans/<scan>/<node>/<key>/<attempt>/        a Zarr v3 group: <array>/zarr.json, <array>/c.0.0.0.0, ...
 

@@ -23,31 +23,22 @@ from qsm_dask.store.layout import inside
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
-SCHEMES = ("s3", "gs", "az")
-
 _WRITERS = 8
 _PATIENCE_S = 90.0
 """Of one request, all its retries included: a server that restarts is back within a quarter of a minute."""
 
+_NO_BUCKET = "there is no such bucket or container; make it first"
 _DENIED = "access is denied; check the credentials in the environment and what they give the right to"
 
 
 class ObjectFiles:
-    """Objects below a URL `s3://bucket/prefix`, `gs://bucket/prefix` or `az://container/prefix`.
+    """Objects below a URL, as `Place` understands it.
 
     One object is written by one PUT (or one completed multipart upload), which is atomic and durable.
-
-    Raises
-    ------
-    StoreError : the URL is none of these, holds a secret, or obstore is not installed.
     """
 
     def __init__(self, url: str) -> None:
-        if "@" in url:
-            raise StoreError("a cohort's URL holds no credentials: put them in the environment")
-        if not re.fullmatch(rf"({'|'.join(SCHEMES)})://[^/\s]+(/[^\s]*)?", url):
-            raise StoreError(f"{url}: a cohort is a folder, or a URL s3://..., gs://... or az://...")
-        self._url = url.rstrip("/")
+        self._url = url
 
     @property
     def url(self) -> str:
@@ -91,7 +82,7 @@ class ObjectFiles:
             with _explained("write", f"{self.url}/{place}"):
                 obstore.put(self._store, place, data)
         except FileNotFoundError as error:
-            raise StoreError(f"cannot write {self.url}/{place}: there is no such bucket; make it first") from error
+            raise StoreError(f"cannot write {self.url}/{place}: {_NO_BUCKET}") from error
 
     def put_all(self, objects: Iterable[tuple[str, bytes]]) -> None:
         """Write objects, several at once."""
@@ -166,5 +157,6 @@ def _explained(action: str, place: str) -> Iterator[None]:
         # The provider's text ends in a dump of the request; its first line says what is wrong.
         told = str(error).partition("\n")[0][:300]
         denied = isinstance(error, PermissionError) or re.search(r"\b40[13]\b|Unauthenticated|PermissionDenied", told)
-        reason = _DENIED if denied else f"{told}; is the server reachable? Then run the same command again"
+        unreachable = f"{told}; is the server reachable? Then run the same command again"
+        reason = _DENIED if denied else _NO_BUCKET if "404 Not Found" in told else unreachable
         raise StoreError(f"cannot {action} {place}: {reason}") from error

@@ -43,6 +43,7 @@ class Summary:
     scans : scans of the cohort.
     with_values : those with region values.
     without : reason by scan, of the others.
+    damaged : reason by scan, of those among them that are done but whose result cannot be read.
     warnings : participants and regions that do not match.
     tables : documents written.
     """
@@ -50,6 +51,7 @@ class Summary:
     scans: int
     with_values: int
     without: dict[str, str]
+    damaged: dict[str, str]
     warnings: tuple[str, ...]
     tables: tuple[str, ...]
 
@@ -129,7 +131,7 @@ def run(cohort: CohortStore, progress: Callable[[int, int, str], None] | None = 
     cohort.write_document(SCANS_DICTIONARY, json_bytes({column: describe(column) for column in _SCAN_COLUMNS}))
     cohort.write_document(WARNINGS, json_bytes(list(warnings)))
     written = (REGIONS, WIDE, WIDE_DICTIONARY, SCANS, SCANS_DICTIONARY, WARNINGS)
-    return Summary(len(tables.scans), len(wide.rows), tables.without, warnings, written)
+    return Summary(len(tables.scans), len(wide.rows), tables.without, tables.damaged, warnings, written)
 
 
 class _Tables:
@@ -147,6 +149,7 @@ class _Tables:
         self.wide = _Wide()
         self.scans: list[tuple[Any, ...]] = []
         self.without: dict[str, str] = {}
+        self.damaged: dict[str, str] = {}
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """The rows of the long table, `_BATCH` scans at a time; the other tables fill meanwhile."""
@@ -165,15 +168,17 @@ class _Tables:
         scan = standing.scan
         keys = (str(scan), scan.subject, scan.session)
         person = self._participants.values(scan.subject)
+        state = standing.state
         try:
             values, reason = _read(self._cohort, standing)
         except StoreError as error:
-            values, reason = None, str(error)
+            values, reason, state = None, str(error), "failed"
+            self.damaged[str(scan)] = reason
         node = standing.node("regions")
         count = 0 if values is None else len(values.labels)
         digest = node.digest if node is not None and values is not None else None
         matched = self._participants.state(scan.subject)
-        self.scans.append((*keys, standing.state, count, matched, digest, reason or None))
+        self.scans.append((*keys, state, count, matched, digest, reason or None))
         if values is None:
             self.without[str(scan)] = reason
             return

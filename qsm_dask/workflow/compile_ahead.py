@@ -10,13 +10,15 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import llvmlite.binding
 import numpy as np
+from numpy.typing import NDArray
 
-from qsm_dask import numba_cache, phantom
+from qsm_dask import combination, numba_cache, phantom
 from qsm_dask.digests import digest_of
 from qsm_dask.errors import StageError
 from qsm_dask.pipeline import Pipeline, Step
@@ -63,13 +65,14 @@ def run(pipeline: Pipeline, *, progress: Progress | None = None) -> None:
 
 
 def compile_steps(pipeline: Pipeline, progress: Progress) -> None:
-    """Run every step of a pipeline on a tiny head, in this process.
+    """Run every step of a pipeline on a tiny head, in this process, and the combination of coils before.
 
     A step that lacks an input, or refuses so small a head, is passed over: its first scan compiles it.
     """
     head = phantom.simulate(1, 0, shape=_SHAPE, te=(0.004, 0.008, 0.012, 0.016))
-    have = {**head.arrays, "dseg": head.truth["dseg"]}
-    steps = [step for slot in pipeline.slots for step in slot]
+    have: dict[str, Any] = {**head.arrays, "dseg": head.truth["dseg"]}
+    have |= {f"coil_{name}": _one_coil(head.arrays[name]) for name in ("phase", "magnitude")}
+    steps = _steps(pipeline)
     for count, step in enumerate(steps):
         progress(count, len(steps), step.stage)
         if set(step.required) <= set(have):
@@ -79,6 +82,15 @@ def compile_steps(pipeline: Pipeline, progress: Progress) -> None:
                 continue
             have.update(outputs)
     progress(len(steps), len(steps), "")
+
+
+def _steps(pipeline: Pipeline) -> list[Step]:
+    """What workers call: the combination of coils while they ingest, then the pipeline with its alternatives."""
+    return [combination.step({}), *(step for slot in pipeline.slots for step in slot)]
+
+
+def _one_coil(series: NDArray[np.float32]) -> Callable[[int], Iterator[NDArray[np.float32]]]:
+    return lambda echoes: iter(series[:echoes])
 
 
 def _as_read(value: object) -> object:
@@ -91,7 +103,7 @@ def _note(pipeline: Pipeline) -> Path:
 
     Numbers do not count: another threshold calls the same code.
     """
-    steps = [[step.stage, _choices(step)] for slot in pipeline.slots for step in slot]
+    steps = [[step.stage, _choices(step)] for step in _steps(pipeline)]
     name = digest_of([llvmlite.binding.get_host_cpu_name(), steps])
     return Path(os.environ[numba_cache.VARIABLE]) / f"{name}.compiled"
 

@@ -255,7 +255,7 @@ def _description(cohort: CohortStore, folder: Path, pipeline: str) -> dict[str, 
         f"Susceptibility maps of {about.get('name') or 'a cohort'}",
         software()["qsm-dask"],
         f"pipeline {pipeline}",
-        outputs.links(about, folder.absolute(), cohort.path.absolute()),
+        outputs.links(about, folder.absolute(), cohort.place.folder),
     )
 
 

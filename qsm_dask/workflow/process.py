@@ -14,11 +14,12 @@ import scipy.fft
 from qsm_dask.digests import checksum
 from qsm_dask.engine.base import Engine, Outcome
 from qsm_dask.engine.resources import PeakMemory
-from qsm_dask.errors import ConfigError, QsmError
+from qsm_dask.errors import ConfigError, DamageError, QsmError
 from qsm_dask.io.documents import json_bytes
 from qsm_dask.pipeline import NodeResult, Pipeline, Plan
 from qsm_dask.provenance import software
 from qsm_dask.scan import Geometry, ScanKey
+from qsm_dask.shard import Shard
 from qsm_dask.store import INGEST_KEY, CohortStore, Commit, Recorder
 from qsm_dask.store.documents import PIPELINE
 
@@ -62,6 +63,8 @@ def run(
     *,
     participants: Sequence[str] = (),
     sessions: Sequence[str] = (),
+    scans: Collection[ScanKey] | None = None,
+    shard: Shard | None = None,
     retries: int = 1,
     timeout_s: float | None = None,
     progress: Callable[[int, int, str], None] | None = None,
@@ -74,6 +77,8 @@ def run(
     engine : where tasks run.
     pipeline : what they run.
     participants, sessions : labels to which the run is restricted; all when empty.
+    scans : those to which it is restricted; all when None.
+    shard : the part of all these that is run, the same whenever the same scans are ingested; all when None.
     retries : how often a task that failed with an unexpected error is tried again.
     timeout_s : seconds after which a scan is given up.
     progress : called with (scans finished, scans in all, the scan's name).
@@ -87,7 +92,8 @@ def run(
             f"pipeline {pipeline.name} holds methods that workers do not know: add them to `stages.STAGES`"
         )
     summary = Summary()
-    plans, refused = _plans(cohort, pipeline, participants, sessions, summary)
+    chosen = _chosen(cohort, participants, sessions, scans)
+    plans, refused = _plans(chosen if shard is None else shard.of(chosen), pipeline, summary)
     document = json_bytes(pipeline.source)
     cohort.write_document(PIPELINE, document)
     task = partial(process_scan, cohort, dict(pipeline.source), checksum(document), engine.threads)
@@ -110,7 +116,10 @@ def process_scan(
     kernel's refusal is a row too; an unexpected error is raised, so that the engine may try
     again.
     """
-    ingest = cohort.commit(key, "ingest", INGEST_KEY)
+    try:
+        ingest = cohort.commit(key, "ingest", INGEST_KEY)
+    except DamageError as error:
+        return [_failed(key, "ingest", str(error))]
     if ingest is None:
         return [_failed(key, "ingest", "its ingest is gone: run `qsm-dask ingest` again")]
     digests = ingest.attributes["digests"]
@@ -212,7 +221,7 @@ def _account(cohort: CohortStore, outcome: Outcome, summary: Summary, plans: Map
 
 def _unfinished(cohort: CohortStore, key: ScanKey, plan: Plan) -> tuple[str, str]:
     """The node in which a scan's task ended that could not say so itself, and its key: the first without a commit."""
-    ingest = cohort.commit(key, "ingest", INGEST_KEY)
+    ingest = cohort.intact(key, "ingest", INGEST_KEY)
     if ingest is None:
         return "ingest", INGEST_KEY
     keys = plan.digests(ingest.attributes["digests"])
@@ -226,18 +235,17 @@ def _projected(plans: Mapping[ScanKey, Plan], key: ScanKey) -> int:
     return int(_HEADROOM * plans[key].peak_bytes())
 
 
-def _plans(
-    cohort: CohortStore,
-    pipeline: Pipeline,
-    participants: Collection[str],
-    sessions: Collection[str],
-    summary: Summary,
-) -> tuple[dict[ScanKey, Plan], list[Row]]:
-    """The plan of every ingested scan that the filters select, and rows for those that have none."""
+def _chosen(
+    cohort: CohortStore, participants: Collection[str], sessions: Collection[str], scans: Collection[ScanKey] | None
+) -> list[tuple[ScanKey, Any]]:
+    """Every ingested scan that the filters select, with its row of the index; those that can be processed first.
+
+    A job array deals them out in this order, so that its parts are of one size.
+    """
     index = cohort.index()
     ingested = index[index["node"] == "ingest"]
     if ingested.empty:
-        raise ConfigError(f"{cohort.path} holds no scan yet: run `qsm-dask ingest BIDS {cohort.path}` first")
+        raise ConfigError(f"{cohort.place} holds no scan yet: run `qsm-dask ingest BIDS {cohort.place}` first")
     chosen = [
         (key, record)
         for record in ingested.itertuples()
@@ -245,7 +253,17 @@ def _plans(
     ]
     if not chosen:
         wanted = ", ".join((*participants, *sessions))
-        raise ConfigError(f"no scan of {cohort.path} matches {wanted}: see `qsm-dask status {cohort.path}`")
+        raise ConfigError(f"no scan of {cohort.place} matches {wanted}: see `qsm-dask status {cohort.place}`")
+    return sorted(
+        ((key, record) for key, record in chosen if scans is None or key in scans),
+        key=lambda one: (one[1].state != "done", one[0]),
+    )
+
+
+def _plans(
+    chosen: Sequence[tuple[ScanKey, Any]], pipeline: Pipeline, summary: Summary
+) -> tuple[dict[ScanKey, Plan], list[Row]]:
+    """The plan of every scan, and rows for those that have none."""
     plans: dict[ScanKey, Plan] = {}
     refused: list[Row] = []
     for key, record in chosen:

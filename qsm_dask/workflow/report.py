@@ -33,6 +33,7 @@ from qsm_dask.store.documents import (
     WARNINGS,
     WIDE,
     WIDE_DICTIONARY,
+    picture,
     read_json,
 )
 
@@ -63,7 +64,7 @@ def run(
     cohort: CohortStore,
     engine: Engine | None = None,
     progress: Callable[[int, int, str], None] | None = None,
-) -> Path:
+) -> str:
     """Draw the pictures that are missing or have changed, and write the page.
 
     Parameters
@@ -74,14 +75,42 @@ def run(
 
     Returns
     -------
-    page : path of `report/index.html`.
+    page : where `report/index.html` lies, in the folder or below the URL of the cohort.
     """
     found = _gather(cohort)
     pictures, troubles = _draw(cohort, found.drawings, engine or SerialEngine(sys.maxsize), progress)
     found.warnings += troubles
     page = _page(cohort, found, pictures)
     cohort.write_document(REPORT, render(page))
-    return cohort.path / REPORT
+    return cohort.place.of(REPORT)
+
+
+def copy(cohort: CohortStore, out: Path) -> Path:
+    """Copy the page, its pictures and the tables that it links to a folder, where a browser can open it.
+
+    Parameters
+    ----------
+    cohort : the store, whose page was written.
+    out : folder; made if it is not there. What lies in it under the same names is replaced.
+
+    Returns
+    -------
+    page : path of its `report/index.html`.
+
+    Raises
+    ------
+    StoreError : the cohort has no page, or the store cannot be read.
+    """
+    pictures = [picture(scan) for scan in read_json(cohort, PICTURES) or ()]
+    if cohort.read_document(REPORT) is None:
+        raise StoreError(f"{cohort.place} has no report yet: run `qsm-dask report {cohort.place}`")
+    for name in (*pictures, *_TABLES, REPORT):
+        data = cohort.read_document(name)
+        if data is not None:
+            path = out / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+    return out / REPORT
 
 
 def _draw(
@@ -95,7 +124,7 @@ def _draw(
     known = {d.scan: before[d.scan] for d in drawings if before.get(d.scan, {}).get("token") == d.token}
     wanted = [drawing for drawing in drawings if drawing.scan not in known]
     troubles = []
-    outcomes = engine.map(partial(draw_scan, str(cohort.path)), wanted, memory=projected_memory)
+    outcomes = engine.map(partial(draw_scan, cohort), wanted, memory=projected_memory)
     for count, outcome in enumerate(outcomes, start=1):
         drawing: Drawing = outcome.key
         if outcome.ok:
@@ -169,7 +198,7 @@ def _page(cohort: CohortStore, found: _Gathered, pictures: Mapping[str, Picture]
     states = Counter(line.state for line in lines)
     steps, versions = _methods(cohort, found.example)
     return Page(
-        title=str(about.get("name") or cohort.path.name),
+        title=str(about.get("name") or cohort.place.url.rpartition("/")[2]),
         pipeline=str(pipeline.get("name", "")),
         pipeline_summary=str(pipeline.get("summary", "")).strip(),
         counts={state: states[state] for state in reversed(STATES)},

@@ -44,6 +44,7 @@ class _Cohort:
     coils: int
     spin_echo: bool
     ages: tuple[float, ...] = field(default=())
+    calcified: bool = True
 
     def age(self, number: int) -> float | None:
         """The age of a subject [years] if it was given."""
@@ -56,9 +57,10 @@ class _Cohort:
         ages = f", ages {' '.join(f'{age:g}' for age in self.ages)}" if self.ages else ""
         coils = f", {self.coils} receive coils kept apart" if self.coils else ""
         spin_echo = ", R2 by spin echoes" if self.spin_echo else ""
+        without = "" if self.calcified else ", no calcification"
         return (
             f"simulated heads, seed {self.seed}, matrix {matrix}, {geometry}, {self.b0:g} T, TE {echoes} ms, "
-            f"SNR {self.snr:g}, {self.phase_format} phase{coils}{spin_echo}{ages}"
+            f"SNR {self.snr:g}, {self.phase_format} phase{coils}{spin_echo}{ages}{without}"
         )
 
 
@@ -73,6 +75,7 @@ def run(
     snr: float = 100.0,
     te: Sequence[float] = phantom.DEFAULT_TE,
     ages: Sequence[float] | None = None,
+    calcified: bool = True,
     phase_format: PhaseFormat = "rescaled",
     coils: int = 0,
     spin_echo: bool = False,
@@ -92,6 +95,7 @@ def run(
     snr : mean magnitude of the brain at the first echo over the noise.
     te : echo times [s].
     ages : of the subjects [years]; drawn from 20 to 80 if not given.
+    calcified : whether they have a calcification.
     phase_format : how phase is stored: 0 to 4095 that the header rescales to -4096..4094 as Siemens does,
         0 to 4095 as it is, or float radians.
     coils : keep that many receive coils apart, a file each (`coil-01`); 0 writes combined images. Combined
@@ -117,7 +121,7 @@ def run(
     if coils < 0 or (coils and len(te) < 2):
         raise ConfigError(f"{coils} coils, {len(te)} echoes: coils need two echoes or more to be combined")
     cohort = _Cohort(
-        folder, seed, shape, b0, oblique, snr, tuple(te), phase_format, coils, spin_echo, tuple(ages or ())
+        folder, seed, shape, b0, oblique, snr, tuple(te), phase_format, coils, spin_echo, tuple(ages or ()), calcified
     )
     try:
         people = [phantom.draw_subject(number, seed, cohort.age(number)) for number in range(1, subjects + 1)]
@@ -160,6 +164,7 @@ def _simulate(cohort: _Cohort, number: int) -> int:
         snr=cohort.snr,
         age=cohort.age(number),
         spin_echo=cohort.spin_echo,
+        calcified=cohort.calcified,
     )
     if cohort.coils:
         for coil, (magnitude, phase) in enumerate(made.coils(cohort.coils), 1):

@@ -1,13 +1,14 @@
 """Decode every committed array of a cohort and compare it with its commit."""
 
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
 import pandas as pd
 
-from qsm_dask.engine.base import Engine
-from qsm_dask.errors import StoreError
+from qsm_dask.engine.base import Engine, SerialEngine
+from qsm_dask.errors import DamageError
 from qsm_dask.scan import Geometry, ScanKey
 from qsm_dask.store import CohortStore
 from qsm_dask.store.index import facts_of
@@ -25,13 +26,14 @@ class Damage:
 
     Attributes
     ----------
-    scan, node : whose result is damaged; `node` is empty where a whole scan could not be looked at.
-    file : its path; empty likewise.
-    reason : what is wrong with it, and what to do where that is not the same for all.
+    scan, node, key : whose result is damaged; `node` and `key` are empty where a whole scan could not be looked at.
+    file : where it lies; empty likewise.
+    reason : what is wrong with it.
     """
 
     scan: str
     node: str
+    key: str
     file: str
     reason: str
 
@@ -58,10 +60,10 @@ def run(cohort: CohortStore, engine: Engine | None = None, *, progress: Progress
     """
     index = cohort.index()
     scans = cohort.scans()
-    task = partial(verify_scan, cohort)
     damages: list[Damage] = []
     found: set[tuple[str, str, str]] = set()
-    for count, (scan, committed, damaged) in enumerate(_results(engine, task, scans, index), start=1):
+    results = _results(cohort, engine or SerialEngine(sys.maxsize), index)
+    for count, (scan, committed, damaged) in enumerate(results, start=1):
         found |= {(str(scan), node, key) for node, key in committed}
         damages += damaged
         if progress is not None:
@@ -69,8 +71,7 @@ def run(cohort: CohortStore, engine: Engine | None = None, *, progress: Progress
     done = index[index["state"] == "done"]
     for name, node, key in zip(done["scan"], done["node"], done["key"], strict=True):
         if (name, node, key) not in found:
-            gone = "is missing; run the same command again to compute the node anew"
-            damages.append(Damage(name, node, _marker(cohort, ScanKey.parse(name), node, key), gone))
+            damages.append(Damage(name, node, key, _marker(cohort, ScanKey.parse(name), node, key), "is missing"))
     return sorted(damages)
 
 
@@ -81,40 +82,33 @@ def verify_scan(cohort: CohortStore, scan: ScanKey) -> tuple[list[tuple[str, str
     for node, key in committed:
         try:
             commit = cohort.commit(scan, node, key)
-        except StoreError as error:
+        except DamageError as error:
             place = _marker(cohort, scan, node, key)
-            damages.append(Damage(str(scan), node, place, str(error).removeprefix(f"{scan} {node}: {place} ")))
+            damages.append(Damage(str(scan), node, key, place, str(error).removeprefix(f"{scan} {node}: {place} ")))
             continue
         if commit is not None:
-            damages += [Damage(str(scan), node, one.place, one.problem) for one in cohort.verify(commit)]
+            damages += [Damage(str(scan), node, key, one.place, one.problem) for one in cohort.verify(commit)]
     return committed, damages
 
 
 def _marker(cohort: CohortStore, scan: ScanKey, node: str, key: str) -> str:
-    return str(cohort.path / marker(scan, node, key))
+    return cohort.place.of(marker(scan, node, key))
 
 
 Result = tuple[ScanKey, list[tuple[str, str]], list[Damage]]
 
 
-def _results(
-    engine: Engine | None,
-    task: Callable[[ScanKey], tuple[list[tuple[str, str]], list[Damage]]],
-    scans: tuple[ScanKey, ...],
-    index: pd.DataFrame,
-) -> Iterator[Result]:
-    if engine is None:
-        yield from ((scan, *task(scan)) for scan in scans)
-        return
+def _results(cohort: CohortStore, engine: Engine, index: pd.DataFrame) -> Iterator[Result]:
     rows = index[index["node"] == "ingest"]
     facts = dict(zip(rows["scan"], rows["facts"], strict=True))
-    for outcome in engine.map(task, scans, memory=lambda scan: _memory(facts.get(str(scan), "{}"))):
+    task = partial(verify_scan, cohort)
+    for outcome in engine.map(task, cohort.scans(), memory=lambda scan: _memory(facts.get(str(scan), "{}"))):
         if outcome.ok:
             yield outcome.key, *outcome.value
         else:
             known = index[(index["scan"] == str(outcome.key)) & (index["state"] == "done")]
             committed = list(zip(known["node"], known["key"], strict=True))
-            unseen = Damage(str(outcome.key), "", "", f"could not be verified: {outcome.error}")
+            unseen = Damage(str(outcome.key), "", "", "", f"could not be verified: {outcome.error}")
             yield outcome.key, committed, [unseen]
 
 

@@ -11,12 +11,14 @@ MOST_S = 3.0
 
 # A worker's first scan: what it compiles, and what it takes beside its later scans.
 FIRST_SCAN = """
-import json, sys, time
+import itertools, json, sys, time
 start = time.process_time()
-from qsm_dask import phantom
+from qsm_dask import combination, phantom
 from qsm_dask.pipeline import Pipeline
+from qsm_dask.pipeline.plan import call
 from qsm_dask.workflow import process
 pipeline = Pipeline.from_yaml(sys.argv[1])
+coils = int(sys.argv[2])
 head = phantom.simulate(2, 1, shape=(24, 28, 20), te=(0.004, 0.008, 0.012))
 have = {**head.arrays, **head.truth, "b0": 3.0}
 for array in have.values():
@@ -24,8 +26,12 @@ for array in have.values():
         array.setflags(write=False)
 geometry = process.Geometry((24, 28, 20), (8.0, 8.0, 8.0), (0.004, 0.008, 0.012))
 plan = pipeline.plan(geometry, {*head.arrays, "dseg"})
+def stream(name):
+    return lambda echoes: itertools.chain.from_iterable([have[name][:echoes]] * coils)
 def scan():
     begun = time.process_time()
+    if coils:
+        call(combination.step({}), [stream("phase"), stream("magnitude"), have["te"], have["voxel_size"]])
     list(plan.run(lambda node, name: have.get(name), [node.name for node in plan.nodes]))
     return time.process_time() - begun
 imports = time.process_time() - start
@@ -39,10 +45,13 @@ print(json.dumps({"misses": misses, "loaded": loaded, "imports": imports, "calls
 """
 
 
-def first_scan(pipeline):
-    """Processor seconds for imports and for loading compiled code, and how much was compiled and loaded."""
-    done = subprocess.run([sys.executable, "-c", FIRST_SCAN, pipeline], capture_output=True, text=True, check=True)
-    return json.loads(done.stdout)
+def first_scan(pipeline, coils=0):
+    """Processor seconds for imports and for loading compiled code, and how much was compiled and loaded.
+
+    With coils their combination is part of it.
+    """
+    order = [sys.executable, "-c", FIRST_SCAN, pipeline, str(coils)]
+    return json.loads(subprocess.run(order, capture_output=True, text=True, check=True).stdout)
 
 
 def main():

@@ -11,7 +11,7 @@ from tests.workflow import cohorts
 
 
 @pytest.fixture
-def bids(tmp_path):
+def empty(tmp_path):
     folder = tmp_path / "bids"
     (folder / "sub-01" / "anat").mkdir(parents=True)
     (folder / "dataset_description.json").write_text(json.dumps({"Name": "x", "BIDSVersion": "1.11.0"}))
@@ -30,13 +30,13 @@ def bids(tmp_path):
     ],
 )
 @pytest.mark.parametrize("made", [True, False])
-def test_a_refused_run_leaves_no_cohort_behind(qsm, bids, tmp_path, monkeypatch, options, message, made):
+def test_a_refused_run_leaves_no_cohort_behind(qsm, empty, tmp_path, monkeypatch, options, message, made):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("qsm_dask.cli.steps.compile_kernels", lambda *_, **__: None)
     cohort = tmp_path / "new" / "cohort"
     if made:
         cohort.mkdir(parents=True)
-    code, _, err = qsm("run", bids, cohort, "--cluster", "serial", *options)
+    code, _, err = qsm("run", empty, cohort, "--cluster", "serial", *options)
     assert code == 2
     assert message in err
     assert len(err.splitlines()) == 1
@@ -44,18 +44,18 @@ def test_a_refused_run_leaves_no_cohort_behind(qsm, bids, tmp_path, monkeypatch,
     assert cohort.parent.exists() == made
 
 
-def test_a_refused_run_leaves_an_existing_cohort_as_it_was(qsm, bids, tmp_path, monkeypatch):
+def test_a_refused_run_leaves_an_existing_cohort_as_it_was(qsm, empty, tmp_path, monkeypatch):
     monkeypatch.setattr("qsm_dask.cli.steps.compile_kernels", lambda *_, **__: None)
     cohorts.create(tmp_path / "cohort")
     before = sorted((tmp_path / "cohort").rglob("*"))
-    assert qsm("run", bids, tmp_path / "cohort", "--cluster", "serial", "--phase-sign", "maybe")[0] == 2
+    assert qsm("run", empty, tmp_path / "cohort", "--cluster", "serial", "--phase-sign", "maybe")[0] == 2
     assert sorted((tmp_path / "cohort").rglob("*")) == before
 
 
-def test_a_folder_of_something_else_is_wrong_usage(qsm, bids, tmp_path):
-    code, _, err = qsm("ingest", bids, bids, "--cluster", "serial")
+def test_a_folder_of_something_else_is_wrong_usage(qsm, empty, tmp_path):
+    code, _, err = qsm("ingest", empty, empty, "--cluster", "serial")
     assert code == 2
-    assert "name a new or empty folder" in err
+    assert "name a new or empty place" in err
 
 
 @pytest.mark.parametrize("command", ["process", "compare", "report", "status", "verify"])
@@ -89,15 +89,6 @@ def test_ctrl_c_is_one_line_and_130(qsm, tmp_path, monkeypatch):
     assert err.splitlines() == ["error: stopped; what is done is kept: run the same command again to go on from there"]
 
 
-@pytest.fixture
-def at_a_terminal():
-    """SIGINT as in the foreground: a shell lets the jobs in its background ignore it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("at_a_terminal")
 def test_ctrl_c_that_a_library_swallowed_counts_at_the_next_scan(qsm, tmp_path, monkeypatch):
     cohorts.create(tmp_path)
 
@@ -131,22 +122,24 @@ def test_verify_tells_damage_as_objects_and_exits_1(qsm, told, tmp_path):
     cohort = cohorts.create(tmp_path)
     commit = cohorts.add(cohort, "sub-01", {0: 0.0})
     assert told("verify", tmp_path) == []
-    chunk = next((cohort.path / commit.folder / "phase").glob("c.*"))
+    chunk = next((cohort.place.folder / commit.folder / "phase").glob("c.*"))
     chunk.unlink()
     code, out, _ = qsm("verify", tmp_path, "--json")
     assert code == 1
-    assert json.loads(out) == [{"scan": "sub-01", "node": "ingest", "file": str(chunk), "reason": "is missing"}]
+    assert json.loads(out) == [
+        {"scan": "sub-01", "node": "ingest", "key": "input", "file": str(chunk), "reason": "is missing"}
+    ]
     code, out, err = qsm("verify", tmp_path)
     assert code == 1
     assert out == f"sub-01 ingest: {chunk} is missing\n"
-    assert "delete the folder of each commit" in err
+    assert f"1 damaged: `qsm-dask verify {tmp_path} --repair` computes anew" in err
 
 
 def test_export_names_a_damaged_scan_and_exits_1(qsm, tmp_path):
     cohort = cohorts.create(tmp_path / "cohort")
     for scan in ("sub-01", "sub-02"):
         cohorts.add(cohort, scan, {0: 0.0})
-    next((cohort.path / "scans" / "sub-02" / "maps").glob("*/*/chi/c.*")).unlink()
+    next((cohort.place.folder / "scans" / "sub-02" / "maps").glob("*/*/chi/c.*")).unlink()
     code, _, err = qsm("export", tmp_path / "cohort", tmp_path / "out")
     assert code == 1
     assert "sub-02" in err

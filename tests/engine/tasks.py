@@ -103,6 +103,13 @@ class Script:
             hoard.append(np.ones(50 * MIB // 8))
             time.sleep(0.02)
 
+    def feast(self, key: str) -> Any:
+        """Needs more than a worker of 1 GiB has, and less than one of twice that."""
+        hoard = [np.ones(100 * MIB // 8) for _ in range(12)]
+        time.sleep(1.0)
+        del hoard
+        return self.answer(key)
+
 
 def transform(seed: int) -> dict[str, str]:
     """Figures that show every bit."""

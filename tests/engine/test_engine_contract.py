@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from qsm_dask.engine import Engine
+from qsm_dask.kernels.fourier import CACHE_BYTES
 from qsm_dask.scan import ScanKey
 from tests.engine.tasks import Script, no_memory, transform
 
@@ -31,8 +32,8 @@ def test_no_keys_no_outcomes(engine: Engine, script: Script) -> None:
 def test_an_engine_describes_itself(engine: Engine) -> None:
     assert engine.slots >= 1
     assert engine.threads == 1
-    # 1 GiB / 1.3 is what a task and its process may take together; 350 MiB are the process's.
-    assert engine.limit == int(2**30 / 1.3) - 350 * 2**20
+    # 1 GiB / 1.3 is what a task and its process may take together; 350 MiB and kept spectra are the process's.
+    assert engine.limit == int(2**30 / 1.3) - 350 * 2**20 - CACHE_BYTES
 
 
 def test_a_failure_is_an_outcome_and_ends_nothing(engine: Engine, script: Script) -> None:
@@ -86,7 +87,7 @@ def test_what_is_too_large_is_refused_unrun(engine: Engine, script: Script) -> N
     assert outcomes["small"].ok
     large = outcomes["large"]
     assert (large.ok, large.error_type, large.attempts) == (False, "EngineError", 0)
-    assert "0.43 GiB" in large.error  # 2^30 / 1.3 - 350 MiB
+    assert "0.36 GiB" in large.error  # 2^30 / 1.3 - 350 MiB - 64 MiB of spectra
     assert "memory" in large.error
     assert script.count("large") == 0
 

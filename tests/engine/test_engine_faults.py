@@ -1,6 +1,7 @@
 """What a dying worker may cost: the scan it ran, once more; its neighbours, nothing."""
 
 import os
+import re
 import signal
 import threading
 import time
@@ -12,6 +13,7 @@ import pytest
 
 from qsm_dask.engine import Outcome, open_engine
 from qsm_dask.engine.dask import DaskEngine
+from qsm_dask.engine.resources import Machine
 from qsm_dask.errors import EngineError
 from tests.engine.processes import eventually, running
 from tests.engine.tasks import Script, no_memory
@@ -86,15 +88,35 @@ def test_a_suspect_runs_alone(dask_engine: DaskEngine, script: Script) -> None:
     assert order[-1] == "suspect"
 
 
-def test_a_worker_stopped_for_its_memory_is_named_so(
+def test_a_scan_killed_for_memory_gets_twice_the_room_once_and_alone(dask_engine: DaskEngine, script: Script) -> None:
+    script = replace(script, acts={"glutton": ("gorge",), "gourmet": ("feast",)}, pause_s=0.05)
+    outcomes = run(dask_engine, script, ["glutton", "gourmet", *NEIGHBOURS])
+    gourmet = outcomes["gourmet"]
+    assert (gourmet.ok, gourmet.value, gourmet.attempts) == (True, 49, 2)
+    glutton = outcomes["glutton"]
+    assert (glutton.ok, glutton.error_type, glutton.attempts) == (False, "EngineError", 2)
+    found = re.search(r"stopped at ([0-9.]+) GiB of memory.* alone, with about twice the room", glutton.error)
+    assert found is not None, glutton.error
+    assert float(found[1]) > 1.8  # 95 % of 2 GiB
+    assert script.count("glutton") == 2
+    assert set(list(outcomes)[-2:]) == {"glutton", "gourmet"}
+    assert_untouched(outcomes)
+    limits = dask_engine.client.run(nanny_limit, nanny=True)
+    assert set(limits.values()) == {2**30}, "the room was not taken back"
+
+
+def nanny_limit(dask_worker: Any) -> Any:
+    return dask_worker.memory_manager.memory_limit
+
+
+def test_where_the_machine_has_no_more_room_it_says_so(
     dask_engine: DaskEngine, script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dask_engine, "deaths", 1)
+    monkeypatch.setattr(Machine, "here", lambda: Machine(2, 3 * 2**29))
     script = replace(script, acts={"glutton": ("gorge",)})
     outcomes = run(dask_engine, script, ["glutton", *NEIGHBOURS])
-    glutton = outcomes["glutton"]
-    assert (glutton.ok, glutton.error_type, glutton.attempts) == (False, "EngineError", 1)
-    assert "GiB of memory, more than it may take" in glutton.error
+    assert "this machine has no room for a larger one than 1.00 GiB" in outcomes["glutton"].error
+    assert outcomes["glutton"].attempts == 1
     assert_untouched(outcomes)
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from qsm_dask.kernels import fourier
 from qsm_dask.kernels.dipole import dipole_spectrum
 from qsm_dask.kernels.inversion import admm, direct
-from qsm_dask.kernels.inversion.direct import tikhonov, tsvd
+from qsm_dask.kernels.inversion.direct import tikhonov, tkd, tsvd
 from tests.kernels.analytic import AXIAL, OBLIQUE, convolve, embed, full_dipole, head, relative_error
 
 REGULARISERS = ("identity", "gradient", "laplacian")
@@ -90,7 +90,7 @@ def test_sources_are_recovered(kernel, parameters, b0_dir):
     assert relative_error(estimate[mask] - estimate[mask].mean(), chi[mask] - chi[mask].mean()) < 0.65
 
 
-@pytest.mark.parametrize(("kernel", "parameters"), METHODS, ids=NAMES)
+@pytest.mark.parametrize(("kernel", "parameters"), [*METHODS, (tkd, {})], ids=[*NAMES, "tkd-extended"])
 def test_a_mask_at_the_slab_edge_does_not_feel_the_other_side(kernel, parameters, monkeypatch):
     """All that an edge can do is to bring the images of the periodic grid nearer.
 

@@ -6,11 +6,26 @@ from scipy.sparse.linalg import LinearOperator, cg
 
 from qsm_dask.kernels import fourier
 from qsm_dask.kernels.inversion.fansi import fansi
+from qsm_dask.kernels.inversion.fluid import ventricles
+from qsm_dask.kernels.inversion.hdqsm import hdqsm
+from qsm_dask.kernels.inversion.l1 import l1
 from qsm_dask.kernels.inversion.medi import medi
 from qsm_dask.kernels.inversion.ndi import ndi
+from qsm_dask.kernels.inversion.whqsm import whqsm
 from qsm_dask.kernels.inversion.wrapped import effective_te, mismatch, wrapped_field
 from qsm_dask.units import radians_per_ppm
-from tests.kernels.analytic import AXIAL, OBLIQUE, convolve, embed, full_dipole, head, relative_error
+from tests.kernels.analytic import (
+    AXIAL,
+    OBLIQUE,
+    convolve,
+    ellipsoid,
+    embed,
+    full_dipole,
+    head,
+    positions,
+    relative_error,
+)
+from tests.kernels.plain_split import Problem, adjoint, gradient, plain_fansi, plain_hdqsm, plain_l1, plain_whqsm
 
 B0, TE = 3.0, (0.01, 0.02, 0.03)
 SCALE = radians_per_ppm(B0, 0.01)
@@ -18,18 +33,11 @@ CASES = [
     ((24, 26, 20), (2.5, 2.5, 2.5), AXIAL),
     ((23, 26, 15), (2.4, 2.0, 3.5), OBLIQUE),
 ]
-METHODS = [ndi, fansi, medi]
-QUICK = {kernel: {"max_iterations": 12, "tolerance": 1e-9} for kernel in (ndi, fansi)} | {
+METHODS = [ndi, fansi, whqsm, l1, hdqsm, medi]
+HARMONIC = (150.0, 3.0)
+QUICK = {kernel: {"max_iterations": 12, "tolerance": 1e-9} for kernel in (ndi, fansi, whqsm, l1, hdqsm)} | {
     medi: {"max_iterations": 2, "tolerance": 1e-9, "cg_tolerance": 1e-5, "cg_iterations": 400}
 }
-
-
-def gradient(x, voxel_size):
-    return np.stack([(np.roll(x, -1, a) - x) / v for a, v in enumerate(voxel_size)])
-
-
-def adjoint(g, voxel_size):
-    return sum((np.roll(g[a], 1, a) - g[a]) / v for a, v in enumerate(voxel_size))
 
 
 def images(mask, seed=3):
@@ -56,33 +64,8 @@ def plain_ndi(field, mask, voxel_size, b0_dir, magnitude):
     return x[tuple(slice(n) for n in mask.shape)] / SCALE
 
 
-def plain_fansi(field, mask, voxel_size, b0_dir, magnitude):
-    shape = fourier.padded_shape(mask.shape, voxel_size, fourier.MARGIN_MM)
-    kernel = full_dipole(shape, voxel_size, b0_dir)
-    phase = embed(field, shape) * SCALE
-    weight = embed(squared_weights(magnitude, mask), shape)
-    limit, rho = 1e-4 * SCALE, 1e-2 * np.prod(voxel_size) ** (1 / 3)
-    delta = np.zeros(shape)
-    delta[0, 0, 0] = 1
-    symbol = kernel**2 + rho * np.fft.fftn(adjoint(gradient(delta, voxel_size), voxel_size)).real
-    symbol[0, 0, 0] = np.inf
-    x, u, dual, wanted = np.zeros(shape), np.zeros((3, *shape)), np.zeros(shape), np.zeros(shape)
-    for _ in range(12):
-        # The split field minimises W^2 [1 - cos(y - phase)] + |y - wanted|^2 / 2; by bisection, as its slope ascends.
-        low, high = np.minimum(wanted, phase), np.maximum(wanted, phase)
-        for _ in range(50):
-            middle = (low + high) / 2
-            rises = weight * np.sin(middle - phase) + middle - wanted > 0
-            low, high = np.where(rises, low, middle), np.where(rises, middle, high)
-        split = np.where(weight > 0, (low + high) / 2, wanted)
-        dual = wanted - split
-        total = gradient(x, voxel_size) + u
-        z = total * np.maximum(0, 1 - limit / rho / np.maximum(np.sqrt((total**2).sum(axis=0)), 1e-30))
-        u = total - z
-        right = kernel * np.fft.fftn(split - dual) + rho * np.fft.fftn(adjoint(z - u, voxel_size))
-        x = np.fft.ifftn(right / symbol).real
-        wanted = convolve(x, kernel) + dual
-    return x[tuple(slice(n) for n in mask.shape)] * mask / SCALE
+def problem(field, mask, voxel_size, b0_dir, magnitude):
+    return Problem(field, mask, voxel_size, b0_dir, SCALE, squared_weights(magnitude, mask))
 
 
 def plain_medi(field, mask, voxel_size, b0_dir, magnitude):
@@ -113,7 +96,14 @@ def plain_medi(field, mask, voxel_size, b0_dir, magnitude):
     return x[tuple(slice(n) for n in mask.shape)] * mask / SCALE
 
 
-PLAIN = {ndi: plain_ndi, fansi: plain_fansi, medi: plain_medi}
+PLAIN = {
+    ndi: plain_ndi,
+    medi: plain_medi,
+    fansi: lambda *given: plain_fansi(problem(*given), 12),
+    whqsm: lambda *given: plain_whqsm(problem(*given), 12, HARMONIC),
+    l1: lambda *given: plain_l1(problem(*given), 12),
+    hdqsm: lambda *given: plain_hdqsm(problem(*given), 12, 6e-5),
+}
 
 
 def test_a_field_is_known_up_to_turns_of_the_echo_spacing():
@@ -184,7 +174,8 @@ def test_whole_turns_of_the_field_change_nothing(kernel):
     assert relative_error(other, one) < 1e-3
 
 
-@pytest.mark.parametrize("kernel", METHODS)
+# HD-QSM finds the spoilt voxels without being told (see `test_streak_inversion`).
+@pytest.mark.parametrize("kernel", [kernel for kernel in METHODS if kernel is not hdqsm])
 def test_weights_keep_spoilt_voxels_from_spoiling_their_surroundings(kernel):
     chi, field, mask = head((24, 22, 20), (3, 3, 3), noise=0.0005)
     spoilt = np.random.default_rng(4).random(mask.shape) < 0.03
@@ -218,7 +209,7 @@ def test_no_field_gives_no_susceptibility(kernel):
 def test_solved_tells_of_iterations_that_ran_out(kernel):
     _, field, mask = head((20, 20, 20), (4, 4, 4))
     _, solved = kernel(field, mask, (4, 4, 4), AXIAL, B0, TE, max_iterations=2, tolerance=1e-8)
-    assert solved.iterations == 2
+    assert solved.iterations == (22 if kernel is hdqsm else 2)
     assert not solved.converged
 
 
@@ -231,6 +222,45 @@ def test_inputs_are_not_altered_and_values_outside_the_mask_are_not_read(kernel)
     first, _ = kernel(field, mask, (4, 4, 4), AXIAL, B0, TE, magnitude, **QUICK[kernel])
     second, _ = kernel(marked, mask, (4, 4, 4), AXIAL, B0, TE, dark, **QUICK[kernel])
     np.testing.assert_array_equal(first, second)
+
+
+def test_what_background_removal_left_goes_to_the_harmonic_rest():
+    chi, field, mask = head((28, 30, 24), (3, 3, 3), noise=0.0005)
+    x, y, z = positions(mask.shape, (3, 3, 3))
+    left = (x * y + x**2 - z**2 + 20 * y) * mask
+    left *= 2 * field[mask].std() / left[mask].std()
+    truth = chi[mask] - chi[mask].mean()
+    errors = []
+    for kernel in (fansi, whqsm):
+        estimate = kernel(field + left, mask, (3, 3, 3), AXIAL, B0, TE)[0][mask]
+        errors.append(relative_error(estimate - estimate.mean(), truth))
+    assert errors[1] < 0.5 * errors[0]
+
+
+def test_fluid_is_found_in_the_middle_and_becomes_the_zero_of_medi():
+    _, field, mask = head((28, 30, 24), (3, 3, 3), noise=0.0005)
+    fluid = ellipsoid(mask.shape, (3, 3, 3), (8, 12, 8))
+    rate = np.where(fluid, 2.0, 20.0) * mask
+    furrows, lone = np.zeros_like(mask), np.zeros_like(mask)
+    furrows[[5, 22], 14:16, 12] = True
+    lone[13, 23, 12] = lone[13:15, 4, 11:13] = True
+    rate[furrows | lone] = 1.0
+    rate[~mask] = np.nan
+    # The largest three pieces; neither a smaller one nor one more than 30 mm from the middle.
+    assert mask[furrows | lone].all()
+    np.testing.assert_array_equal(ventricles(rate, mask, (3.0, 3.0, 3.0), 5.0), fluid | furrows)
+    rate[furrows] = 20.0
+    rate[lone] = 20.0
+    # Fluid of 0.02 ppm, and a shadow that does not belong there.
+    x, _, z = positions(mask.shape, (3, 3, 3))
+    spoilt = (field + 2e-6 * (x**2 - z**2)) * mask
+    plain, even = (
+        medi(spoilt, mask, (3, 3, 3), AXIAL, B0, TE, None, None, rate, csf_weight=weight)[0] for weight in (0.0, 100.0)
+    )
+    assert abs(even[fluid].mean()) < 1e-6
+    assert even[fluid].std() < 0.5 * plain[fluid].std()
+    with pytest.raises(ValueError, match="nowhere within 30 mm"):
+        medi(field, mask, (3, 3, 3), AXIAL, B0, TE, None, None, 20.0 * mask, csf_weight=100.0)
 
 
 @pytest.mark.parametrize("kernel", METHODS)
@@ -266,7 +296,17 @@ def test_they_refuse(kernel, change, message):
 
 @pytest.mark.parametrize(
     ("kernel", "parameters"),
-    [(ndi, {"step": 0.0}), (ndi, {"tolerance": -1.0}), (fansi, {"field_rho": 0.0}), (medi, {"edge_fraction": 1.0})],
+    [
+        (ndi, {"step": 0.0}),
+        (ndi, {"tolerance": -1.0}),
+        (fansi, {"field_rho": 0.0}),
+        (whqsm, {"harmonic_mm4": 0.0}),
+        (hdqsm, {"field_rho": 1.0}),
+        (l1, {"field_rho": 1.0}),
+        (medi, {"edge_fraction": 1.0}),
+        (medi, {"csf_weight": -1.0}),
+        (medi, {"csf_weight": 100.0}),
+    ],
 )
 def test_they_refuse_parameters(kernel, parameters):
     with pytest.raises(ValueError, match=next(iter(parameters))):

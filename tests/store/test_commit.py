@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from qsm_dask.errors import DamageError, StoreError
+from qsm_dask.place import Place
 from qsm_dask.scan import ScanKey
 from qsm_dask.store import INGEST_KEY, CohortStore
 from qsm_dask.store import attempts as attempts_module
@@ -70,7 +71,7 @@ def test_arrays_digest_does_not_hide_a_reshape(write: Write) -> None:
 def test_an_attribute_that_is_no_json_is_refused_before_anything_is_written(write: Write, store: CohortStore) -> None:
     with pytest.raises(StoreError, match=r"sub-01_ses-1 field: PosixPath.* cannot be kept as JSON"):
         write(attributes={"file": Path("a")})
-    assert not (store.path / "scans").exists()
+    assert not (store.place.folder / "scans").exists()
 
 
 @pytest.mark.parametrize(
@@ -150,7 +151,7 @@ def test_a_failed_attempt_frees_its_space(store: CohortStore, write: Write, monk
     monkeypatch.setattr(store, "_check_written", fail)
     with pytest.raises(StoreError, match="broken"):
         write()
-    assert [path for path in (store.path / "scans").rglob("*") if path.is_file()] == []
+    assert [path for path in (store.place.folder / "scans").rglob("*") if path.is_file()] == []
 
 
 def test_a_disk_that_alters_what_it_writes_is_found_before_the_commit(
@@ -168,7 +169,7 @@ def test_a_disk_that_alters_what_it_writes_is_found_before_the_commit(
 
 
 def test_leftovers_of_dead_attempts_are_ignored(store: CohortStore, scan: ScanKey, write: Write) -> None:
-    folder = store.path / "scans" / str(scan) / "field" / KEY
+    folder = store.place.folder / "scans" / str(scan) / "field" / KEY
     (folder / "deadbeef" / "phase").mkdir(parents=True)
     (folder / "deadbeef" / "phase" / "c.0.0.0.0").write_bytes(b"half")
     (folder / ".COMMIT.json.1234").write_bytes(b"{")
@@ -182,7 +183,7 @@ def test_leftovers_of_dead_attempts_are_ignored(store: CohortStore, scan: ScanKe
 def test_two_writers_of_one_node_leave_one_whole_commit(
     store: CohortStore, scan: ScanKey, write: Write, arrays: dict[str, NDArray[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rival = CohortStore.open(store.path)
+    rival = CohortStore.open(store.place.folder)
     publish = store._publish
 
     def late(commit: Any) -> None:
@@ -199,6 +200,7 @@ def test_two_writers_of_one_node_leave_one_whole_commit(
 _RACER = """
 import sys
 import numpy as np
+from qsm_dask.place import Place
 from qsm_dask.scan import ScanKey
 from qsm_dask.store import CohortStore
 store, scan, key, seed = CohortStore.open(sys.argv[1]), ScanKey.parse(sys.argv[2]), sys.argv[3], int(sys.argv[4])
@@ -212,7 +214,7 @@ for _ in range(20):
 
 @pytest.mark.slow
 def test_processes_racing_on_one_node_leave_one_whole_commit(store: CohortStore, scan: ScanKey) -> None:
-    command = [sys.executable, "-c", _RACER, str(store.path), str(scan), KEY]
+    command = [sys.executable, "-c", _RACER, str(store.place.folder), str(scan), KEY]
     racers = [subprocess.Popen([*command, str(seed)]) for seed in range(4)]
     assert [racer.wait() for racer in racers] == [0, 0, 0, 0]
     commit = store.commit(scan, "field", KEY)
@@ -258,14 +260,15 @@ def test_a_reader_gives_up_when_no_new_commit_came(write: Write, store: CohortSt
 
 def test_create_is_idempotent_and_open_finds_it(tmp_path: Path) -> None:
     store = CohortStore.create(tmp_path / "a" / "b")
-    assert CohortStore.create(store.path).path == CohortStore.open(str(store.path)).path == tmp_path / "a" / "b"
+    again = CohortStore.create(store.place.folder)
+    assert again.place == CohortStore.open(store.place.url).place == Place(f"{tmp_path}/a/b")
     assert repr(store) == f"CohortStore('{tmp_path}/a/b')"
 
 
 def test_a_relative_path_stays_the_same_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     store = CohortStore.create("cohort")
-    assert store.path == tmp_path / "cohort"
+    assert store.place.folder == tmp_path / "cohort"
 
 
 def test_open_says_what_to_do_where_there_is_no_cohort(tmp_path: Path) -> None:
@@ -276,7 +279,7 @@ def test_open_says_what_to_do_where_there_is_no_cohort(tmp_path: Path) -> None:
 
 def test_create_does_not_settle_in_a_folder_with_other_things(tmp_path: Path) -> None:
     (tmp_path / "sub-01").mkdir()
-    with pytest.raises(StoreError, match="is no cohort and holds sub-01; name a new or empty folder"):
+    with pytest.raises(StoreError, match="is no cohort and holds sub-01; name a new or empty place"):
         CohortStore.create(tmp_path)
 
 
@@ -284,9 +287,9 @@ def test_create_does_not_settle_in_a_folder_with_other_things(tmp_path: Path) ->
     ("content", "words"), [({"format": 99}, "has format 99 .* install a newer"), ({}, "is damaged"), ([], "is damaged")]
 )
 def test_a_cohort_that_cannot_be_understood_is_not_opened(store: CohortStore, content: object, words: str) -> None:
-    (store.path / "cohort.json").write_text(json.dumps(content))
+    (store.place.folder / "cohort.json").write_text(json.dumps(content))
     with pytest.raises(StoreError, match=words):
-        CohortStore.open(store.path)
+        CohortStore.open(store.place.folder)
 
 
 def test_a_store_travels_to_workers(write: Write, store: CohortStore, scan: ScanKey) -> None:
@@ -295,7 +298,7 @@ def test_a_store_travels_to_workers(write: Write, store: CohortStore, scan: Scan
     assert there.commit(scan, "field", KEY) == commit
     store.record([commit.row()])
     there.record([commit.row()])
-    assert len(list((store.path / "index").iterdir())) == 2
+    assert len(list((store.place.folder / "index").iterdir())) == 2
 
 
 # Documents.

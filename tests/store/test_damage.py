@@ -36,7 +36,7 @@ def test_a_flipped_bit_in_any_object_is_found_and_named(write: Write, store: Coh
             assert told(store, commit) == [f"sub-01_ses-1 field: {path} has been altered: its checksum does not fit"], (
                 byte
             )
-            with pytest.raises(DamageError, match=rf"sub-01_ses-1 field: {path}.*qsm-dask verify .*delete .*COMMIT"):
+            with pytest.raises(DamageError, match=rf"sub-01_ses-1 field: {path}.*qsm-dask verify .* with `--repair`"):
                 store.read(commit)
             flip(path, byte)
     assert store.verify(commit) == []
@@ -81,8 +81,8 @@ def test_truncated_and_missing_objects_are_found_by_their_size_alone(write: Writ
 
 def test_a_missing_chunk_never_reads_as_zeros(write: Write, store: CohortStore, arrays: dict[str, Any]) -> None:
     commit = write()
-    (store.path / commit.folder / "phase" / "c.1.0.0.0").unlink()
-    phase = zarr.open_group(store.path / commit.folder, mode="r")["phase"]
+    (store.place.folder / commit.folder / "phase" / "c.1.0.0.0").unlink()
+    phase = zarr.open_group(store.place.folder / commit.folder, mode="r")["phase"]
     assert isinstance(phase, zarr.Array)
     assert not np.any(phase[1])  # what zarr makes of it, and why the store looks first
     with pytest.raises(DamageError, match=r"c.1.0.0.0 is missing"):
@@ -94,7 +94,7 @@ def test_a_missing_chunk_never_reads_as_zeros(write: Write, store: CohortStore, 
 def test_a_whole_attempt_that_is_gone_is_named_object_by_object(write: Write, store: CohortStore) -> None:
     commit = write()
     names = [path for path in objects_of(store, commit) if path.parent.name != commit.attempt]
-    shutil.rmtree(store.path / commit.folder)
+    shutil.rmtree(store.place.folder / commit.folder)
     assert sorted(told(store, commit)) == [f"sub-01_ses-1 field: {path} is missing" for path in names]
 
 
@@ -108,13 +108,13 @@ def test_values_exchanged_between_sound_files_are_found(write: Write, store: Coh
     one.write_bytes(second)
     two.write_bytes(first)
     assert store.is_intact(commit)
-    place = store.path / commit.folder / "phase"
+    place = store.place.folder / commit.folder / "phase"
     assert told(store, commit) == [f"sub-01_ses-1 field: {place} decodes to other values than were committed"]
 
 
 def test_all_damages_of_a_commit_are_listed(write: Write, store: CohortStore) -> None:
     commit = write()
-    folder = store.path / commit.folder
+    folder = store.place.folder / commit.folder
     flip(folder / "phase" / "c.0.0.0.0", 20)
     (folder / "phase" / "c.1.0.0.0").unlink()
     flip(folder / "phase" / "c.2.0.0.0", 20)
@@ -130,13 +130,13 @@ def test_all_damages_of_a_commit_are_listed(write: Write, store: CohortStore) ->
 
 def test_without_a_marker_a_node_is_not_done(write: Write, store: CohortStore, scan: ScanKey) -> None:
     write()
-    (store.path / "scans" / str(scan) / "field" / KEY / "COMMIT.json").unlink()
+    (store.place.folder / "scans" / str(scan) / "field" / KEY / "COMMIT.json").unlink()
     assert store.commit(scan, "field", KEY) is None
     assert store.intact(scan, "field", KEY) is None
 
 
 def _marker(store: CohortStore, scan: ScanKey) -> Path:
-    return store.path / "scans" / str(scan) / "field" / KEY / "COMMIT.json"
+    return store.place.folder / "scans" / str(scan) / "field" / KEY / "COMMIT.json"
 
 
 def test_a_flipped_bit_in_a_marker_is_found(write: Write, store: CohortStore, scan: ScanKey) -> None:
@@ -144,7 +144,7 @@ def test_a_flipped_bit_in_a_marker_is_found(write: Write, store: CohortStore, sc
     path = _marker(store, scan)
     for byte in range(0, path.stat().st_size, 11):
         flip(path, byte, byte % 7)
-        with pytest.raises(DamageError, match=rf"sub-01_ses-1 field: {path} cannot be read: .*Delete it"):
+        with pytest.raises(DamageError, match=rf"sub-01_ses-1 field: {path} cannot be read: .* --repair"):
             store.commit(scan, "field", KEY)
         assert store.intact(scan, "field", KEY) is None
         flip(path, byte, byte % 7)
@@ -163,7 +163,7 @@ def test_a_torn_marker_is_found(write: Write, store: CohortStore, scan: ScanKey)
 
 def test_a_scan_folder_that_was_copied_to_another_name_is_found(write: Write, store: CohortStore) -> None:
     commit = write()
-    shutil.copytree(store.path / "scans" / "sub-01_ses-1", store.path / "scans" / "sub-02_ses-1")
+    shutil.copytree(store.place.folder / "scans" / "sub-01_ses-1", store.place.folder / "scans" / "sub-02_ses-1")
     with pytest.raises(DamageError, match=f"it belongs to sub-01_ses-1 field {KEY}"):
         store.commit(ScanKey.parse("sub-02_ses-1"), "field", KEY)
     assert store.verify(commit) == []

@@ -157,7 +157,7 @@ def test_damage_is_named_when_it_is_computed(store: CohortStore, regions: Region
     found = store.dataset()
     with pytest.raises(DamageError, match=f"sub-01 regions: {path}"):
         found.load()
-    (store.path / "scans" / "sub-01" / "regions" / KEY / "COMMIT.json").unlink()
+    (store.place.folder / "scans" / "sub-01" / "regions" / KEY / "COMMIT.json").unlink()
     with pytest.raises(DamageError, match="sub-01 regions: its commit is gone"):
         found.load()
 
@@ -212,7 +212,7 @@ def test_the_mask_of_the_pipeline_hides_the_one_given(store: CohortStore, maps: 
 def test_reading_one_echo_leaves_the_others_alone(
     store: CohortStore, maps: dict[str, Commit], arrays: dict[str, NDArray[Any]]
 ) -> None:
-    folder = store.path / maps["ingest"].folder / "phase"
+    folder = store.place.folder / maps["ingest"].folder / "phase"
     (folder / "c.0.0.0.0").unlink()
     found = store.scan("sub-01_ses-1")["phase"]
     np.testing.assert_array_equal(found.isel(echo=2).compute(), arrays["phase"][2])

@@ -28,7 +28,7 @@ def states(store: CohortStore) -> dict[tuple[str, str], str]:
 
 
 def segments(store: CohortStore) -> list[Path]:
-    return sorted((store.path / "index").glob("*.parquet"))
+    return sorted((store.place.folder / "index").glob("*.parquet"))
 
 
 def test_a_new_cohort_has_an_empty_index_with_all_columns(store: CohortStore) -> None:
@@ -78,7 +78,7 @@ def test_rows_of_one_instant_count_in_the_order_they_were_given(store: CohortSto
 
 
 def test_two_drivers_never_write_one_object_and_see_each_other(store: CohortStore) -> None:
-    other = CohortStore.open(store.path)
+    other = CohortStore.open(store.place.folder)
     for n in range(3):
         store.record([row(f"sub-a{n}")])
         other.record([row(f"sub-b{n}")])
@@ -111,13 +111,13 @@ def test_segments_stay_few_and_nothing_is_lost(store: CohortStore) -> None:
     for n in range(200):
         store.record([row(f"sub-{n:03d}"), row(f"sub-{n:03d}", "maps", "failed")])
     assert len(segments(store)) <= 129
-    assert len(CohortStore.open(store.path).index()) == 400
+    assert len(CohortStore.open(store.place.folder).index()) == 400
 
 
 def test_merging_keeps_the_segments_that_others_add_meanwhile(
     store: CohortStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = CohortStore.open(store.path)
+    other = CohortStore.open(store.place.folder)
     for n in range(64):
         store.record([row(f"sub-{n:03d}")])
     put = store._files.put
@@ -129,7 +129,7 @@ def test_merging_keeps_the_segments_that_others_add_meanwhile(
 
     monkeypatch.setattr(store._files, "put", late)
     store.record([row("sub-064")])
-    names = [str(scan) for scan in CohortStore.open(store.path).scans()]
+    names = [str(scan) for scan in CohortStore.open(store.place.folder).scans()]
     assert names == [f"sub-{n:03d}" for n in range(65)] + ["sub-late"]
     assert len(segments(store)) == 3
 
@@ -145,7 +145,7 @@ def test_a_reader_whose_segments_are_merged_away_lists_again(
 ) -> None:
     for n in range(64):
         store.record([row(f"sub-{n:03d}")])
-    reader = CohortStore.open(store.path)
+    reader = CohortStore.open(store.place.folder)
     get, merged = reader._files.get, []
 
     def late(key: str) -> bytes | None:
@@ -166,7 +166,7 @@ def test_a_listing_that_a_rival_tears_is_made_again(store: CohortStore, monkeypa
     """
     for n in range(64):
         store.record([row(f"sub-{n:03d}")])
-    reader = CohortStore.open(store.path)
+    reader = CohortStore.open(store.place.folder)
     names, torn = reader._files.names, []
 
     def listed(prefix: str) -> list[str]:
@@ -180,6 +180,24 @@ def test_a_listing_that_a_rival_tears_is_made_again(store: CohortStore, monkeypa
     monkeypatch.setattr(reader._files, "names", listed)
     assert len(reader.index()) == 65
     assert torn
+
+
+def test_drivers_that_append_all_the_time_do_not_keep_a_reader_from_ending(
+    store: CohortStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hundreds of jobs of an array: between any two listings somebody has appended."""
+    store.record([row("sub-000")])
+    reader = CohortStore.open(store.place.folder)
+    names, count = reader._files.names, []
+
+    def listed(prefix: str) -> list[str]:
+        count.append(prefix)
+        store.record([row(f"sub-{len(count):03d}")])
+        return names(prefix)
+
+    monkeypatch.setattr(reader._files, "names", listed)
+    assert list(reader.index()["scan"]) == ["sub-000", "sub-001"]
+    assert "sub-002" in set(reader.index()["scan"])
 
 
 ROWS = st.lists(
@@ -224,7 +242,7 @@ def test_a_damaged_segment_is_named_with_its_remedy(store: CohortStore) -> None:
     for damaged in (b"", content[:-1], *flipped):
         path.write_bytes(damaged)
         with pytest.raises(DamageError, match=rf"{path} is damaged.*delete this file, call .*rebuild_index"):
-            CohortStore.open(store.path).index()
+            CohortStore.open(store.place.folder).index()
 
 
 def test_a_lost_index_is_rebuilt_from_the_commits(store: CohortStore, write: Write) -> None:
@@ -232,7 +250,7 @@ def test_a_lost_index_is_rebuilt_from_the_commits(store: CohortStore, write: Wri
     for name in names:
         store.record([write(scan=ScanKey.parse(name), node="ingest", key=INGEST_KEY).row()])
     before = store.index()
-    (store.path / "scans" / "someone's notes").mkdir()
+    (store.place.folder / "scans" / "someone's notes").mkdir()
     for path in segments(store):
         path.unlink()
     assert store.scans() == ()

@@ -11,6 +11,7 @@ from obstore.store import from_url
 from zarr.storage import ObjectStore
 
 from qsm_dask.errors import DamageError, StoreError
+from qsm_dask.place import Place
 from qsm_dask.scan import ScanKey
 from qsm_dask.store import CohortStore
 from qsm_dask.store.files import files_at
@@ -57,7 +58,7 @@ def test_damage_names_the_object(s3_url: str, scan: ScanKey, arrays: Mapping[str
     store = CohortStore.create(s3_url)
     commit = _write(store, scan, arrays)
     place = f"{commit.folder}/phase/c.1.0.0.0"
-    files = files_at(s3_url)
+    files = files_at(Place.parse(s3_url))
     sound = files.get(place)
     assert sound is not None
     files.put(place, sound[:-9] + bytes([sound[-9] ^ 1]) + sound[-8:])
@@ -72,17 +73,11 @@ def test_wrong_credentials_are_named_as_such(s3_url: str, monkeypatch: pytest.Mo
     for use in (
         lambda: CohortStore.open(s3_url),
         lambda: CohortStore.create(s3_url),
-        lambda: files_at(s3_url).names(""),
+        lambda: files_at(Place.parse(s3_url)).names(""),
     ):
         with pytest.raises(StoreError, match="access is denied; check the credentials") as caught:
             use()
         assert "wrong" not in str(caught.value)
-
-
-def test_a_url_with_a_secret_is_refused_without_repeating_it() -> None:
-    with pytest.raises(StoreError, match="holds no credentials") as caught:
-        files_at("s3://key:secret@bucket/cohort")
-    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.slow

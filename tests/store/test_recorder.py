@@ -9,7 +9,7 @@ from qsm_dask.store import recorder as recorder_module
 
 
 def _segments(store: CohortStore) -> list[Path]:
-    return list((store.path / "index").glob("*.parquet"))
+    return list((store.place.folder / "index").glob("*.parquet"))
 
 
 def _row(n: int) -> dict[str, str]:
@@ -51,7 +51,7 @@ def test_a_row_that_says_nothing_new_is_left_out(store: CohortStore) -> None:
     row = {"scan": "sub-1", "node": "field", "state": "failed", "reason": "too dark", "facts": {"run": ("a", 1.5)}}
     with Recorder(store) as recorder:
         recorder.add([{**row, "seconds": 9.0}])
-    with Recorder(CohortStore.open(store.path)) as recorder:
+    with Recorder(CohortStore.open(store.place.folder)) as recorder:
         recorder.add([{**row, "seconds": 0.1}])
     assert store.index()["seconds"].tolist() == [9.0]
     assert len(_segments(store)) == 1

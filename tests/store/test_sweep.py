@@ -22,7 +22,7 @@ def age(path: Path, hours: float) -> None:
 
 def orphan(store: CohortStore, scan: ScanKey, name: str, *, hours: float, key: str = KEY) -> Path:
     """An attempt of 1000 bytes that crashed before its commit."""
-    folder = store.path / "scans" / str(scan) / "field" / key / name
+    folder = store.place.folder / "scans" / str(scan) / "field" / key / name
     (folder / "phase").mkdir(parents=True)
     (folder / "zarr.json").write_bytes(b"x" * 400)
     (folder / "phase" / "c.0").write_bytes(b"x" * 600)
@@ -37,13 +37,13 @@ def places(store: CohortStore, scan: ScanKey, **options: object) -> list[tuple[s
 
 def test_only_old_attempts_that_no_commit_names_are_found(write: Write, store: CohortStore, scan: ScanKey) -> None:
     commit = write()
-    age(store.path / "scans", 100)
+    age(store.place.folder / "scans", 100)
     orphan(store, scan, "dead", hours=25)
     orphan(store, scan, "young", hours=23)
     orphan(store, scan, "alone", hours=48, key="ffff")
     busy = orphan(store, scan, "busy", hours=48)
     (busy / "phase" / "c.1").write_bytes(b"its writer goes on")
-    draft = store.path / "scans" / str(scan) / "field" / KEY / ".COMMIT.json.0123"
+    draft = store.place.folder / "scans" / str(scan) / "field" / KEY / ".COMMIT.json.0123"
     draft.write_bytes(b"12345")
     age(draft, 30)
     assert places(store, scan) == [
@@ -63,7 +63,7 @@ def test_the_attempt_of_an_earlier_commit_of_the_same_node_may_go(
     write: Write, store: CohortStore, scan: ScanKey
 ) -> None:
     first, second = write(), write()
-    age(store.path / "scans", 25)
+    age(store.place.folder / "scans", 25)
     ((kind, attempt, _),) = places(store, scan)
     assert (kind, attempt) == ("orphan", first.attempt)
     assert second.attempt != first.attempt
@@ -73,9 +73,9 @@ def test_nothing_beside_a_commit_that_cannot_be_read_may_go(write: Write, store:
     """It may name any of the attempts: `verify` tells of it, and people decide."""
     write()
     orphan(store, scan, "dead", hours=48)
-    marker = store.path / "scans" / str(scan) / "field" / KEY / "COMMIT.json"
+    marker = store.place.folder / "scans" / str(scan) / "field" / KEY / "COMMIT.json"
     marker.write_bytes(marker.read_bytes()[:-10])
-    age(store.path / "scans", 48)
+    age(store.place.folder / "scans", 48)
     assert places(store, scan) == []
 
 
@@ -83,7 +83,7 @@ def test_a_replaced_commit_goes_whole_and_its_marker_first(
     write: Write, store: CohortStore, scan: ScanKey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old, new = write(key="aaaa"), write(key="bbbb")
-    age(store.path / "scans", 25)
+    age(store.place.folder / "scans", 25)
     (one,) = store.leftovers(scan, DAY_S, [("field", "aaaa")])
     assert (one.kind, one.node, one.key, one.scan) == ("superseded", "field", "aaaa", scan)
     assert one.size == sum(store._files.sizes(f"scans/{scan}/field/aaaa").values())
@@ -93,7 +93,7 @@ def test_a_replaced_commit_goes_whole_and_its_marker_first(
     store.discard(one)
     assert removed[0] == f"{one.place}/COMMIT.json"
     assert store.commit(scan, "field", "aaaa") is None
-    assert not (store.path / old.folder).exists()
+    assert not (store.place.folder / old.folder).exists()
     assert store.verify(new) == []
 
 

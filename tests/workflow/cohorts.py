@@ -43,7 +43,7 @@ def create(path: Path, pipeline: Mapping[str, Any] | None = PIPELINE) -> CohortS
 
 
 def add_participants(cohort: CohortStore, rows: Sequence[Mapping[str, Any]]) -> None:
-    path = cohort.path / "draft.parquet"
+    path = cohort.place.folder / "draft.parquet"
     pd.DataFrame(rows).to_parquet(path, index=False)
     cohort.write_document("participants.parquet", path.read_bytes())
     path.unlink()

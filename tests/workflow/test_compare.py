@@ -18,7 +18,7 @@ MEDIANS = {0: 0.0, 1: 0.06, 2: 0.05, 7: 0.11}
 
 
 def long_table(cohort: CohortStore) -> pd.DataFrame:
-    return pd.read_parquet(cohort.path / "tables/regions.parquet")
+    return pd.read_parquet(cohort.place.folder / "tables/regions.parquet")
 
 
 def tsv(cohort: CohortStore, name: str) -> pd.DataFrame:
@@ -94,7 +94,7 @@ def test_wide_table_is_joined_with_participants(cohort: CohortStore) -> None:
 
 def test_counts_are_whole_numbers_and_missing_values_are_na_in_the_file(cohort: CohortStore) -> None:
     compare.run(cohort)
-    lines = (cohort.path / "tables/regions.tsv").read_text().splitlines()
+    lines = (cohort.place.folder / "tables/regions.tsv").read_text().splitlines()
     header = lines[0].split("\t")
     last = dict(zip(header, lines[3].split("\t"), strict=True))
     assert last["chi_n_whole_brain"] == "40"
@@ -105,8 +105,8 @@ def test_counts_are_whole_numbers_and_missing_values_are_na_in_the_file(cohort: 
 
 def test_every_column_of_the_wide_table_is_in_the_dictionary(cohort: CohortStore) -> None:
     compare.run(cohort)
-    dictionary = json.loads((cohort.path / "tables/regions.json").read_text())
-    assert list(dictionary) == (cohort.path / "tables/regions.tsv").read_text().splitlines()[0].split("\t")
+    dictionary = json.loads((cohort.place.folder / "tables/regions.json").read_text())
+    assert list(dictionary) == (cohort.place.folder / "tables/regions.tsv").read_text().splitlines()[0].split("\t")
     entry = dictionary["chi_median_putamen_left"]
     assert (entry["Units"], entry["Reference"], entry["Label"]) == ("ppm", "whole_brain", "1")
     assert entry["Definition"].startswith("Median over the voxels")
@@ -118,14 +118,15 @@ def test_every_column_of_the_wide_table_is_in_the_dictionary(cohort: CohortStore
 
 def test_columns_of_the_long_table_are_described_in_the_file(cohort: CohortStore) -> None:
     compare.run(cohort)
-    schema = pq.read_schema(cohort.path / "tables/regions.parquet")
+    schema = pq.read_schema(cohort.place.folder / "tables/regions.parquet")
     assert all(schema.field(name).metadata[b"description"] for name in schema.names)
 
 
 def test_the_same_cohort_gives_the_same_bytes(cohort: CohortStore) -> None:
     tables = compare.run(cohort).tables
     first = {name: cohort.read_document(name) for name in tables}
-    assert {name: cohort.read_document(name) for name in compare.run(CohortStore.open(cohort.path)).tables} == first
+    again = compare.run(CohortStore.open(cohort.place.folder))
+    assert {name: cohort.read_document(name) for name in again.tables} == first
 
 
 def test_scans_without_values_are_listed_with_their_reasons(tmp_path: Path) -> None:
@@ -189,7 +190,7 @@ def test_participants_that_do_not_match_are_told_and_nobody_is_dropped(tmp_path:
     assert table["age"].isna().tolist() == [False, True, True, True]
     assert table["participant_scan"].tolist()[0] == "a"  # the name `scan` is taken
     assert tsv(cohort, "scans")["participant"].tolist() == ["matched", "ambiguous", "missing", "matched"]
-    assert json.loads((cohort.path / "tables/warnings.json").read_text()) == list(summary.warnings)
+    assert json.loads((cohort.place.folder / "tables/warnings.json").read_text()) == list(summary.warnings)
 
 
 def test_label_images_that_differ(tmp_path: Path) -> None:
@@ -232,7 +233,7 @@ def test_a_statistic_that_is_not_defined_stays_missing(tmp_path: Path) -> None:
 
 
 def test_a_damaged_commit_is_a_reason_and_the_others_go_on(cohort: CohortStore) -> None:
-    chunk = next((cohort.path / "scans/sub-02/regions").glob("*/*/region_values/c*"))
+    chunk = next((cohort.place.folder / "scans/sub-02/regions").glob("*/*/region_values/c*"))
     chunk.unlink()
     summary = compare.run(cohort)
     assert list(summary.without) == ["sub-02"]

@@ -110,7 +110,7 @@ def test_a_map_says_what_it_is_relative_to_and_how_it_was_made(cohort: CohortSto
     # The field was ingested, so phase was never used.
     assert about["EstimationAlgorithm"] == "inversion.tkd, reference.whole_brain"
     assert "doi:10.1002/mrm.22135" in about["EstimationReference"]
-    assert about["ProcessingSteps"][0]["Parameters"] == {"threshold": 0.2}
+    assert about["ProcessingSteps"][0]["Parameters"] == {"threshold": 0.2, "extensions": 1}
     assert about["EchoTime"] == [0.004, 0.008]
     assert (about["MagneticFieldStrength"], about["B0Direction"]) == (3.0, [0.0, 0.0, 1.0])
     assert about["Sources"] == [
@@ -155,7 +155,7 @@ def test_a_damaged_map_costs_its_own_scan_only(cohort: CohortStore, tmp_path: Pa
     ((node, key),) = [found for found in cohort.committed(ScanKey.parse("sub-02")) if found[0] == "maps"]
     commit = cohort.commit(ScanKey.parse("sub-02"), node, key)
     assert commit is not None
-    (cohort.path / commit.folder / next(iter(commit.arrays["r2star"]["chunks"]))).unlink()
+    (cohort.place.folder / commit.folder / next(iter(commit.arrays["r2star"]["chunks"]))).unlink()
     summary = export.run(cohort, tmp_path / "out")
     assert summary.exported == 1
     assert "sub-02 maps" in summary.without["sub-02"]

@@ -24,13 +24,13 @@ def cohort(tmp_path: Path) -> CohortStore:
         {"inversion.tkd": {"threshold": 0.1}} if "inversion.tkd" in step else step for step in cohorts.PIPELINE["steps"]
     ]
     changed = cohorts.PIPELINE | {"steps": steps}
-    cohorts.create(made.path, changed)
+    cohorts.create(made.place.folder, changed)
     first = made.commit(ScanKey.parse("sub-01"), "ingest", "input")
     assert first is not None
     keys = cohorts.keys(first, changed)
     cohorts.maps(made, first, keys["maps"])
     cohorts.regions(made, first, keys["regions"], list(MEDIANS), cohorts.values(MEDIANS))
-    age(made.path / "scans", 48)
+    age(made.place.folder / "scans", 48)
     return made
 
 
@@ -64,7 +64,7 @@ def test_only_results_whose_successors_are_whole_are_superseded(cohort: CohortSt
 
 def test_nothing_is_superseded_by_a_result_that_is_torn(cohort: CohortStore) -> None:
     present = cohort.index().set_index(["scan", "node"])["key"]
-    chunk = next((cohort.path / "scans/sub-01/maps" / str(present["sub-01", "maps"])).glob("*/chi/c*"))
+    chunk = next((cohort.place.folder / "scans/sub-01/maps" / str(present["sub-01", "maps"])).glob("*/chi/c*"))
     chunk.unlink()
     assert [one.node for one in gc.run(cohort, superseded=True).found] == ["regions"]
 

@@ -105,12 +105,12 @@ def test_nothing_is_read_again_when_nothing_changed(root, cohort, monkeypatch):
     scan(root, "sub-02")
     run(root, cohort)
     before = {name: commit_of(cohort, name) for name in ("sub-01", "sub-02")}
-    segments = sorted((cohort.path / "index").iterdir())
+    segments = sorted((cohort.place.folder / "index").iterdir())
     monkeypatch.setattr(ingest, "read", None)
     monkeypatch.setattr(ingest, "resolve", None)
     assert counts(run(root, cohort)) == (0, 2, 0, 0)
     assert {name: commit_of(cohort, name) for name in before} == before
-    assert sorted((cohort.path / "index").iterdir()) == segments
+    assert sorted((cohort.place.folder / "index").iterdir()) == segments
 
 
 def test_new_times_and_comments_only_renew_the_cache(root, cohort, monkeypatch):
@@ -192,7 +192,7 @@ def test_a_damaged_commit_is_made_again(root, cohort):
     scan(root, "sub-01")
     run(root, cohort)
     commit = commit_of(cohort, "sub-01")
-    victim = next((cohort.path / commit.folder / "phase").glob("c.*"))
+    victim = next((cohort.place.folder / commit.folder / "phase").glob("c.*"))
     victim.unlink()
     assert counts(run(root, cohort)) == (1, 0, 0, 0)
     assert cohort.verify(commit_of(cohort, "sub-01")) == []
@@ -424,7 +424,7 @@ def test_a_task_takes_no_more_memory_than_projected(root, cohort):
     noise = {part: rng.integers(0, 4095, (3, 128, 128, 96)).astype(np.int16) for part in ("mag", "phase")}
     scan(root, "sub-02", arrays=noise, Units="arbitrary")
     *_, large = index(root).acquisitions
-    command = [sys.executable, "-c", MEASURE, str(root), str(cohort.path)]
+    command = [sys.executable, "-c", MEASURE, str(root), str(cohort.place.folder)]
     used = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     stored = 6 * 4 * 128 * 128 * 96
     assert stored < used < ingest.projected_memory(large) < 6 * stored

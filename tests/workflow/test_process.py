@@ -35,7 +35,7 @@ def run(cohort, pipeline="consensus", room=ROOM, **options):
 
 
 def markers(cohort) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in cohort.path.glob("scans/*/*/*/COMMIT.json")}
+    return {path: path.read_bytes() for path in cohort.place.folder.glob("scans/*/*/*/COMMIT.json")}
 
 
 def test_both_shipped_pipelines_run(cohort):
@@ -72,7 +72,7 @@ def test_a_run_that_dies_in_a_node_goes_on_from_there(cohort, monkeypatch, last)
 def test_a_damaged_node_is_computed_again_and_comes_out_equal(cohort):
     run(cohort)
     digests = {(row.scan, row.node): row.digest for row in cohort.index().itertuples()}
-    chunk = next(cohort.path.glob("scans/sub-01/maps/*/*/chi/c.*"))
+    chunk = next(cohort.place.folder.glob("scans/sub-01/maps/*/*/chi/c.*"))
     chunk.unlink()
     assert run(cohort).computed == 1
     assert {(row.scan, row.node): row.digest for row in cohort.index().itertuples()} == digests
@@ -124,7 +124,7 @@ def test_a_mask_narrowed_after_the_maps_is_read_again_in_the_right_version(cohor
     run(cohort, mine)
     digests = {(row.scan, row.node): row.digest for row in cohort.index().itertuples()}
     for node in ("field", "regions"):
-        next(cohort.path.glob(f"scans/sub-01/{node}/*/COMMIT.json")).unlink()
+        next(cohort.place.folder.glob(f"scans/sub-01/{node}/*/COMMIT.json")).unlink()
     assert run(cohort, mine).computed == 2
     assert {(row.scan, row.node): row.digest for row in cohort.index().itertuples()} == digests
 

@@ -43,12 +43,12 @@ def cohort(tmp_path: Path) -> CohortStore:
 
 
 def html(cohort: CohortStore) -> str:
-    return (cohort.path / "report/index.html").read_text()
+    return (cohort.place.folder / "report/index.html").read_text()
 
 
 def test_the_page_and_its_pictures(cohort: CohortStore) -> None:
     page = report.run(cohort)
-    assert page == cohort.path / "report/index.html"
+    assert page == str(cohort.place.folder / "report/index.html")
     text = html(cohort)
     assert "Cohort by hand" in text
     assert "echo 2 is truncated" in text
@@ -60,9 +60,9 @@ def test_the_page_and_its_pictures(cohort: CohortStore) -> None:
         "sub-02": "Susceptibility, Local field and",
     }.items():
         assert f"{scan}: {maps}" in text
-        with Image.open(cohort.path / f"report/scans/{scan}.png") as image:
+        with Image.open(cohort.place.folder / f"report/scans/{scan}.png") as image:
             assert f'src="scans/{scan}.png" width="{image.width}" height="{image.height}"' in text
-    assert not (cohort.path / "report/scans/sub-03.png").exists()
+    assert not (cohort.place.folder / "report/scans/sub-03.png").exists()
 
 
 def test_pictures_are_drawn_again_only_when_results_changed(cohort: CohortStore) -> None:
@@ -103,17 +103,17 @@ def test_scans_without_labels_are_told_once(tmp_path: Path) -> None:
 
 
 def test_a_damaged_map_costs_one_picture(cohort: CohortStore) -> None:
-    next((cohort.path / "scans/sub-02/maps").glob("*/*/chi/c*")).unlink()
+    next((cohort.place.folder / "scans/sub-02/maps").glob("*/*/chi/c*")).unlink()
     report.run(cohort)
-    assert (cohort.path / "report/scans/sub-01.png").exists()
-    assert not (cohort.path / "report/scans/sub-02.png").exists()
+    assert (cohort.place.folder / "report/scans/sub-01.png").exists()
+    assert not (cohort.place.folder / "report/scans/sub-02.png").exists()
     assert "No picture: sub-02 maps: " in html(cohort)
 
 
 def test_a_picture_shows_the_first_echo_inside_the_mask_of_the_field(cohort: CohortStore) -> None:
     """chi is 0.05 ppm in the whole mask: half-way in its window of -0.1 to 0.2 ppm."""
     report.run(cohort)
-    with Image.open(cohort.path / "report/scans/sub-01.png") as image:
+    with Image.open(cohort.place.folder / "report/scans/sub-01.png") as image:
         picture = np.asarray(image.convert("L"), dtype=int)
     rows = picture[: picture.shape[0] // 4, 100:]
     values, counts = np.unique(rows[(rows > 40) & (rows < 180)], return_counts=True)

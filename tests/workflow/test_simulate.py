@@ -193,6 +193,13 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
     assert contents(tmp_path) == {"notes.txt": b"mine"}
 
 
+def test_a_cohort_without_calcification_says_so(tmp_path: Path) -> None:
+    truth = simulate.run(tmp_path / "bids", subjects=1, seed=3, shape=SHAPE, te=TE[:1], calcified=False)
+    assert "no calcification" in (tmp_path / "bids" / "README").read_text()
+    made = phantom.simulate(1, 3, shape=SHAPE, te=TE[:1], calcified=False)
+    assert np.array_equal(load(truth / "sub-01" / "anat" / "sub-01_Chimap.nii.gz"), made.truth["chi"])
+
+
 @pytest.mark.parametrize(("phase_format", "units"), [("unsigned", "arbitrary"), ("radians", "rad")])
 def test_other_ways_to_store_phase(tmp_path: Path, phase_format: simulate.PhaseFormat, units: str) -> None:
     simulate.run(tmp_path / "bids", subjects=1, seed=3, shape=SHAPE, te=TE[:1], phase_format=phase_format)

@@ -1,12 +1,17 @@
-"""Shipped and hand-written pipelines from BIDS to maps, on a tiny simulated cohort."""
+"""Two passes and a single step from BIDS to maps, on a tiny simulated head."""
 
-import json
-
+import nibabel as nib
 import numpy as np
 import pytest
 
-import qsm_dask as qd
-from tests.test_end_to_end import SHAPE, qsm
+from qsm_dask import open_cohort
+from qsm_dask.engine import SerialEngine
+from qsm_dask.pipeline import Pipeline
+from qsm_dask.store import CohortStore
+from qsm_dask.workflow import ingest, process, simulate, status
+
+SHAPE = (32, 32, 24)
+ROOM = 4 * 2**30
 
 SINGLE_STEP = {
     "name": "single-step",
@@ -22,28 +27,29 @@ SINGLE_STEP = {
 
 
 @pytest.fixture(scope="module")
-def bids(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pipelines") / "bids"
-    qsm("simulate", folder, "--subjects", 1, "--shape", *SHAPE, "--cluster", "serial", "--quiet")
-    return folder
+def ingested(tmp_path_factory):
+    """A store with one scan, and its true susceptibility."""
+    folder = tmp_path_factory.mktemp("bids")
+    simulate.run(folder, subjects=1, shape=SHAPE)
+    truth = folder / simulate.TRUTH
+    cohort = CohortStore.create(tmp_path_factory.mktemp("store") / "cohort")
+    ingest.run(folder, cohort, SerialEngine(ROOM), derivatives=[f"{truth}:dseg"])
+    (path,) = (path for path in truth.rglob("*_Chimap.nii.gz") if "desc-" not in path.name)
+    return cohort, np.asarray(nib.load(path).dataobj)
 
 
-def reconstructed(bids, cohort, pipeline):
-    """The maps of the only scan, its true susceptibility and the states of its nodes."""
-    truth = bids / "derivatives" / "truth"
-    options = ("--pipeline", pipeline, "--cluster", "serial", "--json")
-    summary = json.loads(qsm("run", bids, cohort, "--derivatives", f"{truth}:dseg", *options))
-    assert (summary["done"], summary["failed"]) == (1, 0)
-    import nibabel as nib
-
-    true = np.asarray(nib.load(next(truth.rglob("*_Chimap.nii.gz"))).dataobj)
-    rows = json.loads(qsm("status", cohort, "--json"))
-    return qd.open_cohort(cohort).scan("sub-01"), true, {row["node"]: row["state"] for row in rows}
-
-
-def test_two_passes_run_from_bids(bids, tmp_path):
-    maps, true, nodes = reconstructed(bids, tmp_path / "cohort", "two-pass")
+def reconstructed(cohort, pipeline):
+    """The maps of the only scan."""
+    summary = process.run(cohort, SerialEngine(ROOM), pipeline)
+    assert (summary.done, summary.failures) == (1, {})
+    nodes = {row["node"]: row["state"] for row in status.run(cohort).rows}
     assert nodes == dict.fromkeys(("ingest", "field", "maps", "regions"), "done")
+    return open_cohort(cohort.path).scan("sub-01")
+
+
+def test_two_passes_run_from_bids(ingested):
+    cohort, true = ingested
+    maps = reconstructed(cohort, Pipeline.from_yaml("two-pass"))
     mask, reliable = np.asarray(maps["mask"]), np.asarray(maps["mask_reliable"])
     assert not (reliable & ~mask).any()
     chi, first = np.asarray(maps["chi"]), np.asarray(maps["chi_reliable"])
@@ -53,12 +59,10 @@ def test_two_passes_run_from_bids(bids, tmp_path):
     assert np.corrcoef(chi[mask], true[mask])[0, 1] > 0.4
 
 
-def test_a_method_that_inverts_the_phase_itself_needs_no_field(bids, tmp_path):
+def test_a_method_that_inverts_the_phase_itself_needs_no_field(ingested):
     """The node `field` holds the mask alone; the map's narrower mask is that of the later node."""
-    pipeline = tmp_path / "single-step.yaml"
-    pipeline.write_text(json.dumps(SINGLE_STEP))  # JSON is YAML
-    maps, true, nodes = reconstructed(bids, tmp_path / "cohort", pipeline)
-    assert nodes == dict.fromkeys(("ingest", "field", "maps", "regions"), "done")
+    cohort, true = ingested
+    maps = reconstructed(cohort, Pipeline.from_mapping(SINGLE_STEP))
     assert "total_field" not in maps
     chi = np.asarray(maps["chi"])
     known = chi != 0

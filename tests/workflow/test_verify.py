@@ -36,7 +36,7 @@ def engine(request: pytest.FixtureRequest) -> Engine | None:
 def _attempt(cohort: CohortStore, name: str, node: str, key: str) -> Path:
     commit = cohort.commit(ScanKey.parse(name), node, key)
     assert commit is not None
-    return cohort.path / commit.folder / "chi"
+    return cohort.place.folder / commit.folder / "chi"
 
 
 def test_a_sound_cohort_has_no_damage(cohort: CohortStore, engine: Engine | None) -> None:
@@ -55,7 +55,7 @@ def test_every_damage_is_a_line_with_scan_node_and_file(cohort: CohortStore, eng
     short.write_bytes(short.read_bytes()[:-3])
     missing = _attempt(cohort, "sub-03", "maps", KEY) / "c.0.0.0"
     missing.unlink()
-    torn = cohort.path / "scans" / "sub-02" / "maps" / KEY / "COMMIT.json"
+    torn = cohort.place.folder / "scans" / "sub-02" / "maps" / KEY / "COMMIT.json"
     torn.write_bytes(torn.read_bytes()[:100])
     found = [str(damage) for damage in verify.run(cohort, engine)]
     assert [found[0], found[1], found[3]] == [
@@ -68,11 +68,11 @@ def test_every_damage_is_a_line_with_scan_node_and_file(cohort: CohortStore, eng
 
 
 def test_a_commit_that_vanished_is_named(cohort: CohortStore, engine: Engine | None) -> None:
-    (cohort.path / "scans" / "sub-02" / "maps" / KEY / "COMMIT.json").unlink()
+    (cohort.place.folder / "scans" / "sub-02" / "maps" / KEY / "COMMIT.json").unlink()
     (damage,) = verify.run(cohort, engine)
     assert (damage.scan, damage.node) == ("sub-02", "maps")
-    assert damage.file == str(cohort.path / "scans" / "sub-02" / "maps" / KEY / "COMMIT.json")
-    assert damage.reason.startswith("is missing")
+    assert damage.file == str(cohort.place.folder / "scans" / "sub-02" / "maps" / KEY / "COMMIT.json")
+    assert damage.reason == "is missing"
 
 
 def test_superseded_results_are_verified_too(cohort: CohortStore) -> None:
@@ -82,7 +82,7 @@ def test_superseded_results_are_verified_too(cohort: CohortStore) -> None:
     cohort.record([newer.row()])
     damaged = _attempt(cohort, "sub-01", "maps", KEY) / "c.0.0.0"
     damaged.unlink()
-    assert verify.run(cohort) == [verify.Damage("sub-01", "maps", str(damaged), "is missing")]
+    assert verify.run(cohort) == [verify.Damage("sub-01", "maps", KEY, str(damaged), "is missing")]
 
 
 def test_a_scan_that_could_not_be_verified_is_a_line(cohort: CohortStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,5 +95,5 @@ def test_a_scan_that_could_not_be_verified_is_a_line(cohort: CohortStore, monkey
 
     monkeypatch.setattr(CohortStore, "committed", fail)
     (damage,) = verify.run(cohort, SerialEngine(limit=2**30))
-    assert damage == verify.Damage("sub-02", "", "", "could not be verified: too big")
+    assert damage == verify.Damage("sub-02", "", "", "", "could not be verified: too big")
     assert str(damage) == "sub-02: could not be verified: too big"

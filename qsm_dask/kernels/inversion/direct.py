@@ -127,7 +127,8 @@ def tikhonov(
 
     Minimises |D chi - field|^2 + weight * |R chi|^2 in closed form, with R the identity, forward differences [1/mm] or
     their Laplacian [1/mm^2] on the periodic padded grid. Two transforms. The map is a smooth one: the penalty takes
-    contrast from it where the kernel is small, so that iron comes out lower than by `tkd`.
+    contrast from it where the kernel is small, so that deep grey matter comes out lower
+    than by `tkd`.
 
     Parameters
     ----------

@@ -67,15 +67,15 @@ def fansi(
         weight_ppm_mm=weight_ppm_mm, rho=rho, field_rho=field_rho, tolerance=tolerance, max_iterations=max_iterations
     )
     grid, data = door.wrapped(local_field, mask, voxel_size, b0_dir, b0, te, magnitude, field_noise)
-    split = SplitField(grid, data, _fit, field_rho)
+    split = SplitField(grid, data, fit_cosine, field_rho)
     penalty = rho * weight_ppm_mm * grid.edge_mm
     chi, solved = solve(split, grid, weight_ppm_mm * data.scale, penalty, tolerance, max_iterations)
     return grid.crop(chi, data.scale), solved
 
 
 @compiled
-def _fit(field: Volume, dual: Volume, phase: Volume, weight: Volume, penalty: np.float32) -> None:
-    """One step of the field's splitting: from D chi and the dual to the new dual, and to what D chi shall be.
+def fit_cosine(field: Volume, dual: Volume, phase: Volume, weight: Volume, penalty: np.float32) -> None:
+    """One step of the splitting for weight * [1 - cos(y - phase)] (a `split.Fit`).
 
     Outside the mask the split field is D chi itself and its dual is zero. Where the misfit is concave its curvature
     is left out, which keeps a Newton step from going uphill.

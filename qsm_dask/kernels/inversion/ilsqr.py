@@ -42,7 +42,8 @@ def ilsqr(
     mask; stopping early regularises. Then a fast estimate (the field times the sign of D) tells where chi has slopes.
     Last, the streaks are the map with coefficients in the cone |D| < `cone` alone that has the slopes of the first
     step's map wherever the fast estimate is flat, and are taken off. Four transforms an iteration of the first
-    step, two of the last. Part of the contrast in the cone goes with the streaks: iron comes out low.
+    step, two of the last. Part of the contrast in the cone goes with the streaks: iron comes out low. On head phantoms
+    the slope of deep grey regions against the truth is 0.91 to 0.94, further from one than that of `tkd`.
 
     Parameters
     ----------

@@ -66,14 +66,19 @@ def l1(
     check_positive(
         weight_mm=weight_mm, rho=rho, field_rho=field_rho, tolerance=tolerance, max_iterations=max_iterations
     )
-    if field_rho <= 1:
-        raise ValueError(f"field_rho is {field_rho}: up to 1 a step of a voxel may have two minima")
+    check_field_rho(field_rho)
     grid, data = door.wrapped(local_field, mask, voxel_size, b0_dir, b0, te, magnitude, field_noise)
     # The term takes the weight itself, where `wrapped` gives its square.
     np.sqrt(data.weight, out=data.weight)
     split = SplitField(grid, data, fit_absolute, field_rho)
     chi, solved = solve(split, grid, weight_mm, rho * weight_mm * grid.edge_mm, tolerance, max_iterations)
     return grid.crop(chi, data.scale), solved
+
+
+def check_field_rho(field_rho: float) -> None:
+    """Refuse a penalty with which a step of a voxel may have two minima (ValueError)."""
+    if field_rho <= 1:
+        raise ValueError(f"field_rho is {field_rho}: up to 1 a step of a voxel may have two minima")
 
 
 @compiled

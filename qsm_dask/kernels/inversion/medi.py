@@ -6,10 +6,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qsm_dask.kernels import fourier, series
-from qsm_dask.kernels.doors import check_positive
+from qsm_dask.kernels.doors import Mask, check_positive
 from qsm_dask.kernels.fourier import Floats, Spectrum, Volume
 from qsm_dask.kernels.inversion import door
 from qsm_dask.kernels.inversion.admm import symbols
+from qsm_dask.kernels.inversion.fluid import ventricles
 from qsm_dask.kernels.inversion.wrapped import WrappedField, mismatch
 from qsm_dask.kernels.jit import compiled
 from qsm_dask.kernels.solved import Solved
@@ -29,10 +30,13 @@ def medi(
     te: ArrayLike,
     magnitude: NDArray[np.float32] | None = None,
     field_noise: NDArray[np.float32] | None = None,
+    r2star: NDArray[np.float32] | None = None,
     /,
     *,
     fidelity: float = 1000.0,
     edge_fraction: float = 0.3,
+    csf_weight: float = 0.0,
+    csf_r2star: float = 5.0,
     cg_tolerance: float = 0.01,
     cg_iterations: int = 100,
     tolerance: float = 0.1,
@@ -44,6 +48,8 @@ def medi(
     `wrapped`), chi in radians and slopes in rad/mm. M leaves out the strongest edges of the magnitude and the
     surface of the mask. Gauss-Newton; each step by conjugate gradients, of four transforms an iteration, as chi is
     kept in k-space.
+    With `csf_weight` (MEDI+0) the term  csf_weight * |chi - mean|^2  over the fluid of the ventricles is added. The
+    mean is the fluid's own, and becomes the map's zero: shadows that reach the ventricles are taken off.
     It gains from edges of the magnitude that are those of chi, and phantoms share all of them.
 
     Parameters
@@ -51,8 +57,11 @@ def medi(
     local_field, mask, voxel_size, b0_dir : field [ppm], where it is known, spacing [mm], direction; see `door.linear`.
     b0, te, magnitude, field_noise : what makes it a phase [T, s] and gives the weights W; see `door.wrapped`. The
         magnitude has the edges too: without it only the mask's surface is one.
+    r2star : where the fluid is (x, y, z) [1/s]; read if `csf_weight` is not 0.
     fidelity : weight of the data [1/(rad mm)]; 1000 as Liu 2012, with the phase of one echo spacing.
     edge_fraction : share of the slopes inside the mask that count as edges; 0.3 as Liu 2012.
+    csf_weight : how uniform the fluid shall be [1/(rad mm)]; 0 leaves the term out, Liu 2018 takes 100.
+    csf_r2star : largest R2* of fluid [1/s]; 5 as Liu 2018.
     cg_tolerance : residual of a step's equations relative to their right-hand side; 0.01.
     cg_iterations : most of each step; 100.
     tolerance : relative change of chi at which it has converged; 0.1.
@@ -60,28 +69,35 @@ def medi(
 
     Returns
     -------
-    chi : (x, y, z) [ppm], zero outside the mask; its mean is arbitrary.
+    chi : (x, y, z) [ppm], zero outside the mask; its mean is arbitrary, or that of the fluid zero.
     Solved : Gauss-Newton steps, relative change and whether it converged.
 
     Raises
     ------
-    ValueError : inputs do not fit one another or are not finite inside the mask.
+    ValueError : inputs do not fit one another or are not finite inside the mask, or there is no fluid to be found.
 
     References
     ----------
-    Liu 2012, doi:10.1016/j.neuroimage.2011.08.082; Liu 2013, doi:10.1002/mrm.24272
+    Liu 2012, doi:10.1016/j.neuroimage.2011.08.082; Liu 2013, doi:10.1002/mrm.24272; Liu 2018, doi:10.1002/mrm.26946
     """
     check_positive(fidelity=fidelity, cg_tolerance=cg_tolerance, cg_iterations=cg_iterations)
     check_positive(tolerance=tolerance, max_iterations=max_iterations)
     if not 0 <= edge_fraction < 1:
         raise ValueError(f"edge_fraction is {edge_fraction}: it must be at least 0 and below 1")
+    if not (0 <= csf_weight < math.inf and csf_r2star > 0):
+        raise ValueError(f"csf_weight is {csf_weight} and csf_r2star {csf_r2star}: no negative weight, a positive R2*")
+    if csf_weight and r2star is None:
+        raise ValueError("csf_weight needs r2star, which tells where the fluid is: compute it first")
     grid, data = door.wrapped(local_field, mask, voxel_size, b0_dir, b0, te, magnitude, field_noise)
+    fluid = None
+    if csf_weight and r2star is not None:
+        fluid = ventricles(r2star, grid.inside, grid.size, csf_r2star)
     image = None
     if magnitude is not None:
         image = np.linalg.norm(series.echoes("magnitude", magnitude, series.echo_times(te), grid.inside), axis=0)
     edges = _edges(image, grid, edge_fraction)
     del image
-    step = _Step(data, edges, grid, fidelity)
+    step = _Step(data, edges, grid, fidelity, fluid, csf_weight)
     chi = np.zeros(fourier.half_shape(grid.shape), np.complex64)
     change, done = math.inf, 0
     while done < max_iterations and change > tolerance:
@@ -90,15 +106,28 @@ def medi(
         norm = math.sqrt(step.dot(chi, chi))
         change = math.sqrt(step.dot(change_of_chi, change_of_chi)) / norm if norm else 0.0
         done += 1
-    return grid.crop(fourier.inverse(chi, grid.shape), data.scale), Solved(done, change, change <= tolerance)
+    volume = fourier.inverse(chi, grid.shape)
+    if fluid is not None:
+        x, y, z = fluid.shape
+        volume -= np.float32(volume[:x, :y, :z][fluid].mean(dtype=np.float64))
+    return grid.crop(volume, data.scale), Solved(done, change, change <= tolerance)
 
 
 class _Step:
     """The linear equations of one Gauss-Newton step, in k-space."""
 
-    def __init__(self, data: WrappedField, edges: Edges, grid: door.Grid, fidelity: float) -> None:
+    def __init__(
+        self,
+        data: WrappedField,
+        edges: Edges,
+        grid: door.Grid,
+        fidelity: float,
+        fluid: Mask | None,
+        csf_weight: float,
+    ) -> None:
         self._data, self._edges, self._dipole, self._shape = data, edges, grid.dipole, grid.shape
         self._factor = np.float32(2 * fidelity)
+        self._fluid, self._csf_factor = fluid, np.float32(2 * csf_weight)
         self._per_mm = (1 / np.array(grid.size)).astype(np.float32)
         self._symbols = symbols(grid.shape, grid.size)
         self._sums = np.zeros(grid.shape[0])
@@ -140,7 +169,14 @@ class _Step:
             mismatch(field, self._data.phase, self._data.weight, self._factor, self._sums)
         image = fourier.forward(field)
         image *= self._dipole
-        _curvature(fourier.inverse(x.copy(), self._shape), slopes, self._per_mm, field)
+        volume = fourier.inverse(x.copy(), self._shape)
+        _curvature(volume, slopes, self._per_mm, field)
+        if self._fluid is not None:
+            i, j, m = self._fluid.shape
+            values = volume[:i, :j, :m][self._fluid]
+            values -= np.float32(values.mean(dtype=np.float64))
+            field[:i, :j, :m][self._fluid] += self._csf_factor * values
+        del volume
         image += fourier.forward(field)
         image[0, 0, 0] = 0
         return image

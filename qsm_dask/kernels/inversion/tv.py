@@ -58,14 +58,31 @@ def tv(
     """
     grid, field = door.linear(local_field, mask, voxel_size, b0_dir)
     check_positive(weight_ppm_mm=weight_ppm_mm, rho=rho, tolerance=tolerance, max_iterations=max_iterations)
+    schedule = Schedule(weight_ppm_mm, rho * weight_ppm_mm * grid.edge_mm, False, extensions, tolerance, max_iterations)
+    chi, solved = flattest(field, grid, schedule)
+    return grid.crop(chi), solved
+
+
+def flattest(field: NDArray[np.float32], grid: door.Grid, schedule: Schedule) -> tuple[Volume, Solved]:
+    """The map of least total variation that explains a field.
+
+    Parameters
+    ----------
+    field : relative field (x, y, z) [ppm].
+    grid : where it is known.
+    schedule : how ADMM runs.
+
+    Returns
+    -------
+    chi : on the padded grid [ppm].
+    Solved : iterations, relative change and whether it converged.
+    """
     data = KnownField(field, grid)
 
     def update(spectrum: Spectrum, symbols: Symbols, rho: float) -> None:
         _update(spectrum, data.spectrum, grid.dipole, *symbols, np.float32(rho))
 
-    schedule = Schedule(weight_ppm_mm, rho * weight_ppm_mm * grid.edge_mm, False, extensions, tolerance, max_iterations)
-    chi, solved = minimise(np.zeros(grid.shape, np.float32), data, update, grid.size, schedule)
-    return grid.crop(chi), solved
+    return minimise(np.zeros(grid.shape, np.float32), data, update, grid.size, schedule)
 
 
 @compiled

@@ -1,0 +1,127 @@
+"""Textbook float64 versions of the inversions that split the field off, with full complex transforms."""
+
+import numpy as np
+
+from qsm_dask.kernels import fourier
+from tests.kernels.analytic import convolve, embed, full_dipole
+
+
+def gradient(x, voxel_size):
+    return np.stack([(np.roll(x, -1, a) - x) / v for a, v in enumerate(voxel_size)])
+
+
+def adjoint(g, voxel_size):
+    return sum((np.roll(g[a], 1, a) - g[a]) / v for a, v in enumerate(voxel_size))
+
+
+def root(slope, low, high):
+    """Where an ascending slope is zero, by bisection."""
+    for _ in range(50):
+        middle = (low + high) / 2
+        rises = slope(middle) > 0
+        low, high = np.where(rises, low, middle), np.where(rises, middle, high)
+    return (low + high) / 2
+
+
+def cosine(wanted, phase, weight, penalty):
+    """The minimum of weight [1 - cos(y - phase)] + penalty / 2 (y - wanted)^2."""
+    low, high = np.minimum(wanted, phase), np.maximum(wanted, phase)
+    return root(lambda y: weight * np.sin(y - phase) + penalty * (y - wanted), low, high)
+
+
+def absolute(wanted, phase, weight, penalty):
+    """The minimum of weight |exp(iy) - exp(i phase)| + penalty / 2 (y - wanted)^2."""
+    error = wanted - phase
+    turned = np.angle(np.exp(1j * error))
+    size = np.abs(turned)
+    rest = root(lambda r: weight * np.cos(r / 2) + penalty * (r - size), np.zeros_like(size), size)
+    rest = np.where(weight + penalty * -size >= 0, 0.0, rest)
+    return phase + error - turned + np.sign(turned) * rest
+
+
+def square(wanted, phase, weight, penalty):
+    """The minimum of weight / 2 (y - phase)^2 + penalty / 2 (y - wanted)^2."""
+    return (weight * phase + penalty * wanted) / (weight + penalty)
+
+
+class Problem:
+    """Phase, squared weights and operators on the padded grid."""
+
+    def __init__(self, field, mask, voxel_size, b0_dir, scale, weight):
+        self.shape = fourier.padded_shape(mask.shape, voxel_size, fourier.MARGIN_MM)
+        self.kernel = full_dipole(self.shape, voxel_size, b0_dir)
+        self.mask, self.voxel_size, self.scale = mask, voxel_size, scale
+        self.inside = embed(mask, self.shape).astype(bool)
+        self.phase = embed(field, self.shape) * scale
+        self.weight = embed(weight, self.shape)
+        self.edge = np.prod(voxel_size) ** (1 / 3)
+        delta = np.zeros(self.shape)
+        delta[0, 0, 0] = 1
+        self.symbol = np.fft.fftn(adjoint(gradient(delta, voxel_size), voxel_size)).real
+
+    def crop(self, x):
+        return x[tuple(slice(n) for n in self.mask.shape)] * self.mask / self.scale
+
+    def admm(self, fit, weight, limit, rho, penalty, iterations, harmonic=None):
+        """Least total variation under a data term; `harmonic` is the weight of a rest's Laplacian and its penalty."""
+        size, p = self.voxel_size, penalty
+        x, h, lap = np.zeros(self.shape), np.zeros(self.shape), np.zeros(self.shape)
+        u, dual, dual_lap = np.zeros((3, *self.shape)), np.zeros(self.shape), np.zeros(self.shape)
+        b, m = harmonic or (0.0, 0.0)
+        for _ in range(iterations):
+            wanted = convolve(x, self.kernel) + h + dual
+            y = np.where(weight > 0, fit(wanted, self.phase, weight, p), wanted)
+            dual = wanted - y
+            total = gradient(x, size) + u
+            z = total * np.maximum(0, 1 - limit / rho / np.maximum(np.sqrt((total**2).sum(axis=0)), 1e-30))
+            u = total - z
+            field = np.fft.fftn(y - dual)
+            flat = np.fft.fftn(adjoint(z - u, size))
+            d, negative = self.kernel, self.symbol
+            if harmonic is None:
+                below = p * d**2 + rho * negative
+                below[0, 0, 0] = np.inf
+                x = np.fft.ifftn((p * d * field + rho * flat) / below).real
+                continue
+            total = lap + dual_lap
+            v = np.where(self.inside, m / (m + b) * total, total)
+            dual_lap = total - v
+            shall = np.fft.fftn(v - dual_lap)
+            matrix = np.empty((*self.shape, 2, 2))
+            matrix[..., 0, 0], matrix[..., 1, 1] = p * d**2 + rho * negative, p + m * negative**2
+            matrix[..., 0, 1] = matrix[..., 1, 0] = p * d
+            matrix[0, 0, 0, 0, 0] = 1
+            right = np.stack([p * d * field + rho * flat, p * field - m * negative * shall], axis=-1)
+            right[0, 0, 0, 0] = 0
+            both = np.linalg.solve(matrix, right[..., None])[..., 0]
+            x, h = np.fft.ifftn(both[..., 0]).real, np.fft.ifftn(both[..., 1]).real
+            lap = np.fft.ifftn(-negative * both[..., 1]).real
+        return x
+
+
+def plain_fansi(problem, iterations):
+    limit, rho = 1e-4 * problem.scale, 1e-2 * problem.edge
+    return problem.crop(problem.admm(cosine, problem.weight, limit, rho, 1.0, iterations))
+
+
+def plain_whqsm(problem, iterations, harmonic):
+    limit, rho = 1e-4 * problem.scale, 1e-2 * problem.edge
+    return problem.crop(problem.admm(cosine, problem.weight, limit, rho, 1.0, iterations, harmonic))
+
+
+def plain_l1(problem, iterations):
+    weight = np.sqrt(problem.weight)
+    return problem.crop(problem.admm(absolute, weight, 0.05, 2.5 * problem.edge, 20.0, iterations))
+
+
+def plain_hdqsm(problem, iterations, weight_ppm_mm):
+    weight = np.sqrt(problem.weight)
+    x = problem.admm(absolute, weight, 0.05, 2.5 * problem.edge, 20.0, 20)
+    error = problem.phase - convolve(x, problem.kernel)
+    turned = np.angle(np.exp(1j * error))
+    problem.phase = problem.phase - (error - turned)
+    misfit = np.abs(turned) * weight
+    usual = 3 * 1.4826 * np.median(misfit[problem.inside])
+    weight = (weight * np.minimum(1, usual / np.maximum(misfit, 1e-30))) ** 2
+    limit = weight_ppm_mm * problem.scale
+    return problem.crop(problem.admm(square, weight, limit, 50 * weight_ppm_mm * problem.edge, 1.0, iterations))
