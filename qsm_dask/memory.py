@@ -141,7 +141,5 @@ def largest_sphere(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
     return volumes(padded=5.2, margin_mm=margin_mm)(geometry, parameters)
 
 
-def fitted_sphere(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
-    """`background.ismv` holds three volumes of the solver, an image and a spectrum; `background.resharp` one more."""
-    margin_mm = max(MARGIN_MM, float(parameters["radius_mm"]))
-    return volumes(padded=7.5 if "weight" in parameters else 6.3, margin_mm=margin_mm)(geometry, parameters)
+fitted_sphere = volumes(padded=6.5, margin_mm=0.0)
+"""`background.ismv` and `resharp` hold three volumes of the solver, an image, a spectrum, its inverse and masks."""

@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from qsm_dask.kernels.doors import Mask, Vector
 
 Shape = tuple[int, int, int]
+Box = tuple[slice, slice, slice]
 Volume = NDArray[np.float32]
 Floats = NDArray[np.float64]
 Spectrum = NDArray[np.complex64]
@@ -46,6 +48,19 @@ def padded_shape(shape: Shape, voxel_size: Vector, margin_mm: float) -> Shape:
         for n, size in zip(shape, voxel_size, strict=True)
     )
     return x, y, z
+
+
+def smallest_box(mask: Mask) -> Box:
+    """The smallest box of the array that holds a mask: what lies outside it need not be transformed."""
+    x, y, z = ndimage.find_objects(mask.astype(np.int8))[0]
+    return x, y, z
+
+
+def uncrop(part: Volume, box: Box, shape: tuple[int, ...]) -> Volume:
+    """A volume of the given shape with a part in its box, zero elsewhere."""
+    volume = np.zeros(shape, np.float32)
+    volume[box] = part
+    return volume
 
 
 def half_shape(shape: Shape) -> Shape:

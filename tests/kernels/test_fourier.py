@@ -84,3 +84,13 @@ def test_cached_spectra_cannot_be_written_to_and_have_the_same_bits_without_a_ca
     assert again.tobytes() == kept.tobytes()
     with pytest.raises(ValueError, match="read-only"):
         again[0, 0, 0] = 1
+
+
+def test_smallest_box_holds_the_mask_and_what_is_put_back_lies_in_it():
+    mask = np.zeros((5, 6, 7), bool)
+    mask[1, 2, 3] = mask[3, 2, 6] = True
+    box = fourier.smallest_box(mask)
+    assert box == (slice(1, 4), slice(2, 3), slice(3, 7))
+    back = fourier.uncrop(np.ones((3, 1, 4), np.float32), box, mask.shape)
+    assert back.shape == mask.shape
+    assert back.sum() == back[box].sum() == 12

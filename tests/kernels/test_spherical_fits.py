@@ -77,7 +77,7 @@ def test_ismv_is_the_fixed_point_of_repeated_means():
     field, mask = total()
     local, kept, solved = ismv(field.astype(np.float32), mask, VOXEL_SIZE, tolerance=1e-6, max_iterations=300)
     shape = fourier.padded_shape(SHAPE, VOXEL_SIZE, fourier.MARGIN_MM)
-    mean = np.fft.fftn(full_sphere(shape, VOXEL_SIZE, 5.0))
+    mean = np.fft.fftn(full_sphere(shape, VOXEL_SIZE, 6.0))
     background, inside = embed(field * mask, shape), embed(kept, shape) > 0
     for _ in range(2000):
         background = np.where(inside, convolve(background, mean), background)

@@ -18,13 +18,15 @@ def resharp(
     *,
     radius_mm: float = 6.0,
     weight: float = 1e-4,
-    tolerance: float = 1e-3,
-    max_iterations: int = 100,
+    tolerance: float = 3e-3,
+    max_iterations: int = 300,
 ) -> tuple[Volume, Mask, Solved]:
     """Local field by RESHARP: the smallest field that has the total field's deviation from its spherical means.
 
     Minimises |H (x - f)|^2 + weight |x|^2 by conjugate gradients, where H subtracts the mean over a
-    sphere and keeps the voxels at which the sphere fits into the mask. Takes four transforms an iteration.
+    sphere and keeps the voxels at which the sphere fits into the mask. Every such x is the transpose of H at a y of
+    these voxels, so that y is solved for in place of x: two transforms an iteration in place of four, and of no
+    more than the smallest box that holds the mask.
 
     Parameters
     ----------
@@ -33,8 +35,9 @@ def resharp(
     voxel_size : spacing [mm].
     radius_mm : of the sphere [mm], as much as the mask loses.
     weight : of the field's own norm; a large one suppresses the slow parts of the local field. Values from 1e-4 to
-        1e-3 are in use: on head phantoms the error is 26 % at the first and 32 % at the second.
-    tolerance : residual of the normal equations, relative to their right side, at which it has converged.
+        1e-3 are in use: on seven head phantoms the error is 24 to 25 % at the first.
+    tolerance : residual relative to the deviation from spherical means at which it has converged. The field is
+        then within about 1 % of the solution, after some 90 iterations.
     max_iterations : most iterations done.
 
     Returns
@@ -56,14 +59,13 @@ def resharp(
     check_positive(radius_mm=radius_mm, weight=weight, tolerance=tolerance, max_iterations=max_iterations)
     means = Means(inside, size, radius_mm)
 
-    def normal(volume: Volume) -> Volume:
-        image = means.subtract(means.keep(means.subtract(volume)))
+    def system(volume: Volume) -> Volume:
+        image = means.keep(means.subtract(volume, times=2))
         image += np.float32(weight) * volume
         return image
 
-    right = means.subtract(means.keep(means.subtract(fourier.pad(field, inside, means.shape))))
-    local, solved = conjugate.solve(normal, right, tolerance=tolerance, iterations=max_iterations)
-    return fourier.crop(local, means.kept), means.kept, solved
+    multipliers, solved = conjugate.solve(system, means.right(field), tolerance=tolerance, iterations=max_iterations)
+    return *means.result(means.subtract(multipliers)), solved
 
 
 def ismv(
@@ -72,7 +74,7 @@ def ismv(
     voxel_size: ArrayLike,
     /,
     *,
-    radius_mm: float = 5.0,
+    radius_mm: float = 6.0,
     tolerance: float = 1e-3,
     max_iterations: int = 100,
 ) -> tuple[Volume, Mask, Solved]:
@@ -87,7 +89,9 @@ def ismv(
     total_field : relative field (x, y, z) [ppm].
     mask : voxels where it is known.
     voxel_size : spacing [mm].
-    radius_mm : of the sphere [mm], as much as the mask loses; 5 mm is usual.
+    radius_mm : of the sphere [mm], as much as the mask loses. What lies less deep counts as background, the field of
+        sources next to the surface too: over seven head phantoms the error is 32 % at 5 mm, as Wen 2014 has, and
+        25 % (21 to 28 %) at 6 mm, which keeps 75 % of the mask in place of 80 %.
     tolerance : residual relative to the field minus its spherical mean at which it has converged.
     max_iterations : most iterations done.
 
@@ -109,20 +113,25 @@ def ismv(
     field, inside, size = _checked(total_field, mask, voxel_size)
     check_positive(radius_mm=radius_mm, tolerance=tolerance, max_iterations=max_iterations)
     means = Means(inside, size, radius_mm)
-    right = means.keep(means.subtract(fourier.pad(field, inside, means.shape)))
     local, solved = conjugate.solve(
-        lambda volume: means.keep(means.subtract(volume)), right, tolerance=tolerance, iterations=max_iterations
+        lambda volume: means.keep(means.subtract(volume)),
+        means.right(field),
+        tolerance=tolerance,
+        iterations=max_iterations,
     )
-    return fourier.crop(local, means.kept), means.kept, solved
+    return *means.result(local), solved
 
 
 class Means:
-    """Spherical means on the padded grid of a mask.
+    """Spherical means in the smallest box that holds a mask.
+
+    Neither spheres at kept voxels nor, once more, those at the voxels they hold reach beyond the box to a
+    kept voxel's image: it needs no margin.
 
     Attributes
     ----------
-    kept : where the sphere fits into the mask.
-    shape : padded grid.
+    kept : voxels of the box where the sphere fits into the mask.
+    shape : padded grid of the box.
     """
 
     def __init__(self, mask: Mask, voxel_size: Vector, radius_mm: float) -> None:
@@ -134,20 +143,33 @@ class Means:
         """
         if radius_mm < max(voxel_size):
             raise ValueError(f"radius_mm is {radius_mm:g}, below a voxel's edge of {max(voxel_size):g} mm")
-        self.kept = largest_fitting(mask, voxel_size, [radius_mm])[1]
-        self.shape: Shape = fourier.padded_shape(mask.shape, voxel_size, max(fourier.MARGIN_MM, radius_mm))
+        self._box, self._whole = fourier.smallest_box(mask), mask.shape
+        self._mask = mask[self._box]
+        self.kept = largest_fitting(self._mask, voxel_size, [radius_mm])[1]
+        self.shape: Shape = fourier.padded_shape(self.kept.shape, voxel_size, 0.0)
         self._voxel_size, self._radius_mm = voxel_size, radius_mm
 
-    def subtract(self, volume: Volume) -> Volume:
-        """A padded volume minus its spherical means."""
+    def subtract(self, volume: Volume, *, times: int = 1) -> Volume:
+        """A padded volume minus its spherical means, once or again and again."""
         spectrum = fourier.forward(volume)
-        apply_sphere(spectrum, spectrum, self.shape, self._voxel_size, self._radius_mm, 0.0)
+        for _ in range(times):
+            apply_sphere(spectrum, spectrum, self.shape, self._voxel_size, self._radius_mm, 0.0)
         return fourier.inverse(spectrum, self.shape)
 
     def keep(self, volume: Volume) -> Volume:
         """The padded volume where the sphere fits, zero elsewhere."""
         x, y, z = self.kept.shape
         return fourier.pad(volume[:x, :y, :z], self.kept, self.shape)
+
+    def right(self, field: NDArray[np.float32]) -> Volume:
+        """A field of the whole image minus its spherical means, where the sphere fits."""
+        return self.keep(self.subtract(fourier.pad(field[self._box], self._mask, self.shape)))
+
+    def result(self, local: Volume) -> tuple[Volume, Mask]:
+        """A padded local field and the kept voxels, in the whole image."""
+        kept = np.zeros(self._whole, np.bool_)
+        kept[self._box] = self.kept
+        return fourier.uncrop(fourier.crop(local, self.kept), self._box, self._whole), kept
 
 
 def _checked(

@@ -13,14 +13,14 @@ from qsm_dask.kernels.doors import (
     check_volume,
     check_voxel_size,
 )
-from qsm_dask.kernels.fourier import Shape, Volume
+from qsm_dask.kernels.fourier import Volume
 from qsm_dask.kernels.jit import compiled
 from qsm_dask.kernels.solved import Solved
 
-MARGIN_MM = 40.0
-"""Room for sources beyond the image [mm], such as the neck.
+MARGIN_MM = 60.0
+"""Room for sources beyond the smallest box that holds the mask [mm]: the skull, the sinuses, the neck.
 
-With 20 mm the error on head phantoms is up to two points higher.
+With 40 mm the error on head phantoms is up to three points higher; with 67 to 100 mm it is the same within 0.3.
 """
 
 
@@ -75,14 +75,19 @@ def pdf(
     inside, size, direction = check_mask(mask), check_voxel_size(voxel_size), check_direction(b0_dir)
     field = check_volume("total_field", total_field, inside)
     check_positive(tolerance=tolerance, max_iterations=max_iterations)
-    shape = fourier.padded_shape(inside.shape, size, MARGIN_MM)
-    dipoles = DipoleFit(_weights(field_noise, inside, shape), sampled_dipole_spectrum(shape, size, direction))
-    right = dipoles.transpose(fourier.pad(field, inside, shape))
+    relative = _weights(field_noise, inside)
+    box = fourier.smallest_box(inside)
+    within, part = inside[box], field[box]
+    shape = fourier.padded_shape(within.shape, size, MARGIN_MM)
+    weights = fourier.pad(relative[box], within, shape)
+    del relative
+    dipoles = DipoleFit(weights, sampled_dipole_spectrum(shape, size, direction))
+    right = dipoles.transpose(fourier.pad(part, within, shape))
     sources, solved = conjugate.solve(dipoles.normal, right, tolerance=tolerance, iterations=max_iterations)
     del right
-    local = fourier.crop(dipoles.field(sources), inside)
-    np.subtract(field, local, out=local, where=inside, casting="unsafe")
-    return local, inside.copy(), solved
+    local = fourier.crop(dipoles.field(sources), within)
+    np.subtract(part, local, out=local, where=within, casting="unsafe")
+    return fourier.uncrop(local, box, inside.shape), inside.copy(), solved
 
 
 class DipoleFit:
@@ -119,16 +124,17 @@ class DipoleFit:
         return self.transpose(self.field(sources))
 
 
-def _weights(noise: NDArray[np.float32] | None, mask: Mask, shape: Shape) -> Volume:
+def _weights(noise: NDArray[np.float32] | None, mask: Mask) -> Volume:
     if noise is None:
-        return fourier.pad(np.ones((1, 1, 1), np.float32), mask, shape)
+        return np.ones(mask.shape, np.float32)
     noise = check_volume("field_noise", noise, mask)
     values = noise[mask]
     if not values.min() > 0.0:
         raise ValueError("field_noise is not positive everywhere in the mask: take such voxels out of the mask")
     relative = np.ones(mask.shape, np.float32)
     np.divide(np.median(values), noise, out=relative, where=mask, casting="unsafe")
-    return fourier.pad(relative * relative, mask, shape)
+    relative *= relative
+    return relative
 
 
 @compiled
