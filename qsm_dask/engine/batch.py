@@ -7,7 +7,9 @@ scheduler lives in the driver; workers reach it over TLS with certificates made 
 # mypy: disable-error-code="no-untyped-call"
 # distributed is typed in part only
 
+import signal
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -114,12 +116,16 @@ class Batch:
         ------
         ConfigError : it is not installed.
         """
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             import dask_jobqueue
         except ImportError as error:
             raise ConfigError(
                 f"cluster of kind {self.system.lower()} needs dask-jobqueue: pip install 'qsm-dask[hpc]'"
             ) from error
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in handlers.items():  # its import puts one of its own in place of Ctrl-C's
+                signal.signal(number, handler)
         cluster = getattr(dask_jobqueue, f"{self.system}Cluster")
         return SimpleNamespace(cluster=cluster, job=cluster.job_cls)
 

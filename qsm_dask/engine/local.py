@@ -9,6 +9,7 @@ import shutil
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -29,6 +30,7 @@ _SETTINGS = {
     # time is over. Nannies of this machine restart their workers as long as they live.
     "distributed.deploy.lost-worker-timeout": "1000 hours",
 }
+_PATIENCE, _PAUSE_S = 600, 0.1
 _WORTHWHILE = 1.25  # as much larger, at least, a worker must be for a scan to try again
 _LOOPBACK = "127.0.0.1"
 _LOG = logging.getLogger(__name__)
@@ -90,14 +92,23 @@ def _larger(cluster: Any, client: Client, memory: int) -> Iterator[str]:
     room = min(2 * memory, int(0.9 * Machine.here().memory) - idle)
     if room < _WORTHWHILE * memory:
         raise NoRoomError(f"this machine has no room for a larger one than {gibibytes(memory)}")
-    client.wait_for_workers(1)
-    known = client.scheduler_info(n_workers=-1)["workers"]
-    nanny = next(one for one in cluster.workers.values() if one.worker_address in known)
+    nanny = _ready(cluster, client)
     nanny.memory_manager.memory_limit = room
     try:
         yield nanny.worker_address
     finally:
         nanny.memory_manager.memory_limit = memory
+
+
+def _ready(cluster: Any, client: Client) -> Any:
+    """A nanny whose worker the scheduler knows; one that starts its worker again has none for a while."""
+    for _ in range(_PATIENCE):
+        known = client.scheduler_info(n_workers=-1)["workers"]
+        found = next((one for one in cluster.workers.values() if one.worker_address in known), None)
+        if found is not None:
+            return found
+        time.sleep(_PAUSE_S)
+    raise NoRoomError(f"no worker came back within {_PATIENCE * _PAUSE_S:g} s")
 
 
 class _Signals:

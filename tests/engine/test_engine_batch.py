@@ -1,6 +1,8 @@
 """What each batch system would be given, line by line as its manual wants it; nothing is submitted."""
 
 import re
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -134,3 +136,13 @@ def test_an_address_is_a_description() -> None:
 @pytest.mark.parametrize("name", [name for name in resources.names("cluster") if name != "running"])
 def test_shipped_files_can_be_checked(name: str) -> None:
     assert parse(read_spec(name)).describe()
+
+
+def test_importing_the_batch_library_leaves_ctrl_c_alone() -> None:
+    """Its module sets a handler of its own; in a fresh process, as it is imported once only."""
+    code = (
+        "import signal; from qsm_dask.engine import parse; "
+        "parse({'kind': 'slurm', 'memory': '4 GiB', 'shared_folder': '.'}).classes(); "
+        "assert signal.getsignal(signal.SIGINT) is signal.default_int_handler"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

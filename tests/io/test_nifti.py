@@ -112,11 +112,13 @@ def test_reading_holds_one_stored_volume_and_no_float64(tmp_path, extension):
     write_image(tmp_path / f"a{extension}", stored, slope=2, inter=-4096)
     header = read_header(tmp_path / f"a{extension}")
     out = np.empty((3, 64, 64, 48), np.float32)
-    tracemalloc.start()
-    read_into(header, out)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 2 * header.voxels + 300_000  # one int16 volume; buffers of the unpacker
+    peaks = []
+    for _ in range(3):  # threads of other tests may allocate meanwhile
+        tracemalloc.start()
+        read_into(header, out)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert min(peaks) < 2 * header.voxels + 300_000  # one int16 volume; buffers of the unpacker
     np.testing.assert_array_equal(out[2], 2.0 * stored[..., 2] - 4096)
 
 

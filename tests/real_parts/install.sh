@@ -16,5 +16,6 @@ if [ ! -e "$policy" ]; then
   chmod 755 "$policy"
   trap 'rm -f "$policy"' EXIT
 fi
-apt-get update -qq
-apt-get install -y -qq --no-install-recommends slurm-wlm munge
+if ! { apt-get update -qq && apt-get install -y -qq --no-install-recommends slurm-wlm munge; }; then
+  echo "SLURM could not be installed: its tests are skipped"
+fi

@@ -100,7 +100,7 @@ def test_sources_carry_their_units_their_method_and_their_region_values(ingested
         assert any("_R2map" in source for source in about["Sources"]) == (subject == "sub-01")
     rate = json.loads((tmp_path / "out" / "sub-01" / "anat" / "sub-01_R2primemap.json").read_text())
     assert rate["Units"] == "1/s"
-    table = (ingested.path / "tables" / "regions.tsv").read_text().splitlines()[0].split("\t")
+    table = (ingested.place.folder / "tables" / "regions.tsv").read_text().splitlines()[0].split("\t")
     assert {"chi_para_median_whole_brain", "chi_dia_median_whole_brain", "r2prime_median_whole_brain"} <= set(table)
     found = ingested.dataset().compute()
     means = found.sel(region="whole_brain", statistic="mean")

@@ -44,7 +44,7 @@ def reconstructed(cohort, pipeline):
     assert (summary.done, summary.failures) == (1, {})
     nodes = {row["node"]: row["state"] for row in status.run(cohort).rows}
     assert nodes == dict.fromkeys(("ingest", "field", "maps", "regions"), "done")
-    return open_cohort(cohort.path).scan("sub-01")
+    return open_cohort(cohort.place.folder).scan("sub-01")
 
 
 def test_two_passes_run_from_bids(ingested):

@@ -90,6 +90,8 @@ def medi(
         raise ValueError("csf_weight needs r2star, which tells where the fluid is: compute it first")
     grid, data = door.wrapped(local_field, mask, voxel_size, b0_dir, b0, te, magnitude, field_noise)
     fluid = None
+    if r2star is not None:
+        series.volume("r2star", r2star, grid.inside)
     if csf_weight and r2star is not None:
         fluid = ventricles(r2star, grid.inside, grid.size, csf_r2star)
     image = None
