@@ -14,7 +14,7 @@ from qsm_dask.kernels.unwrap.romeo import romeo
 from qsm_dask.scan import Geometry
 
 SHAPE = (192, 224, 160)
-SMALL = (32, 32, 24)
+SMALL = (48, 56, 40)
 TE = (0.005, 0.010, 0.015, 0.020)
 
 
