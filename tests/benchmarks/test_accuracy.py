@@ -225,6 +225,13 @@ def test_the_page_gives_mean_and_worst() -> None:
     assert "](one.png)" in text
 
 
+def test_a_method_that_did_not_run_is_told_once() -> None:
+    failed = [Row(JUDGED, f"seed {seed}", "inversion.odd", "isolated", {}, reason="lacks it") for seed in (1, 2)]
+    text = page([*rows_of("inversion.tv", [10.0]), *failed], [], "two heads", {})
+    assert text.count("inversion.odd") == 1
+    assert f"- `inversion.odd`: lacks it ({JUDGED}, isolated)" in text
+
+
 def test_the_command_writes_page_figures_and_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "docs"
     arguments = ["--methods", "tkd", "weighted", "romeo", "--seeds", "1", "--shape", "32", "32", "24", "--heads-only"]

@@ -77,7 +77,7 @@ def page(rows: Sequence[Row], found: Sequence[Verdict], about: str, pictures: Ma
     failures = [row for row in rows if row.reason]
     if failures:
         parts += ["", "## Not run", ""]
-        parts += sorted({f"- `{row.method}` ({row.mode}, {row.group}): {row.reason}" for row in failures})
+        parts += _failures(failures)
     return "\n".join(parts) + "\n"
 
 
@@ -113,8 +113,17 @@ def _verdicts(found: Sequence[Verdict]) -> list[str]:
 
 
 def _methods(rows: Iterable[Row], mode: str, family: str) -> list[str]:
-    chosen = [row.method for row in rows if row.mode == mode and (not family or family_of(row.method) == family)]
-    return list(dict.fromkeys(chosen))
+    """The methods of a family with figures in a mode."""
+    chosen = [row for row in rows if row.mode == mode and (not family or family_of(row.method) == family)]
+    return list(dict.fromkeys(row.method for row in chosen if row.figures))
+
+
+def _failures(failures: Iterable[Row]) -> list[str]:
+    """A line for each method and reason, with the cases in which it gave it."""
+    where: dict[tuple[str, str], dict[str, None]] = {}
+    for row in failures:
+        where.setdefault((row.method, row.reason), {})[f"{row.group}, {row.mode}"] = None
+    return [f"- `{method}`: {reason} ({'; '.join(places)})" for (method, reason), places in where.items()]
 
 
 def _table(rows: Sequence[Row], mode: str, methods: Sequence[str], measures: Sequence[str]) -> list[str]:

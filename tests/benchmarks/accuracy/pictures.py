@@ -15,7 +15,7 @@ from qsm_dask.stages import STAGES
 from tests.benchmarks.accuracy.cases import Case
 from tests.benchmarks.accuracy.runs import family_of
 
-GREYS = 32
+GREYS = 24
 PIXEL_MM = 1.0
 _GAP, _LABEL = 4, 14
 _COLUMNS = 2
