@@ -36,11 +36,12 @@ if TYPE_CHECKING:
 def run(
     bids: Bids,
     cohort: NewCohort,
+    *,
     pipeline: PipelineName = "consensus",
     cluster: ClusterName = "local",
-    derivatives: Derivatives = [],  # noqa: B006 - the CLI library copies defaults
-    participant_label: Participants = [],  # noqa: B006
-    session_id: Sessions = [],  # noqa: B006
+    derivatives: Derivatives,
+    participant_label: Participants,
+    session_id: Sessions,
     bids_filter_file: Filters = None,
     phase_sign: PhaseSign = "auto",
     coil_smoothing: CoilSmoothing = None,
@@ -68,9 +69,10 @@ def run(
 def ingest(
     bids: Bids,
     cohort: NewCohort,
-    derivatives: Derivatives = [],  # noqa: B006
-    participant_label: Participants = [],  # noqa: B006
-    session_id: Sessions = [],  # noqa: B006
+    *,
+    derivatives: Derivatives,
+    participant_label: Participants,
+    session_id: Sessions,
     bids_filter_file: Filters = None,
     phase_sign: PhaseSign = "auto",
     coil_smoothing: CoilSmoothing = None,
@@ -100,6 +102,7 @@ def ingest(
 
 def process(
     cohort: Cohort,
+    *,
     pipeline: PipelineName = "consensus",
     cluster: Annotated[
         str | None,
@@ -108,8 +111,8 @@ def process(
         ),
     ] = None,
     shard: ShardOption = None,
-    participant_label: Participants = [],  # noqa: B006
-    session_id: Sessions = [],  # noqa: B006
+    participant_label: Participants,
+    session_id: Sessions,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:

@@ -65,6 +65,8 @@ Derivatives = Annotated[
     typer.Option(
         "--derivatives",
         "-d",
+        default_factory=list,
+        show_default=False,
         metavar="DIR[:NAMES]",
         help="Take what exists already from this BIDS derivatives folder: NAMES are `dseg`, `mask`, `chi`, "
         "`local_field` or `r2`, separated by commas (`dseg,mask` unless given), each with its units where the sidecar "
@@ -74,12 +76,22 @@ Derivatives = Annotated[
 Participants = Annotated[
     list[str],
     typer.Option(
-        "--participant-label", metavar="LABEL", help="Only this participant, with or without `sub-`. May be repeated."
+        "--participant-label",
+        default_factory=list,
+        show_default=False,
+        metavar="LABEL",
+        help="Only this participant, with or without `sub-`. May be repeated.",
     ),
 ]
 Sessions = Annotated[
     list[str],
-    typer.Option("--session-id", metavar="LABEL", help="Only this session, with or without `ses-`. May be repeated."),
+    typer.Option(
+        "--session-id",
+        default_factory=list,
+        show_default=False,
+        metavar="LABEL",
+        help="Only this session, with or without `ses-`. May be repeated.",
+    ),
 ]
 Filters = Annotated[
     Path | None,

@@ -71,6 +71,7 @@ def simulate(
 
 def apply(
     stage: Annotated[str, typer.Argument(metavar="STAGE", help="A stage of `qsm-dask stages`.", show_default=False)],
+    *,
     inputs: Annotated[
         list[str], typer.Option("--input", "-i", metavar="NAME=FILE", help="The image of a quantity. May be repeated.")
     ],
@@ -83,10 +84,22 @@ def apply(
         tuple[float, float, float] | None,
         typer.Option(help="Direction of B0 in array axes; from the affine unless given.", metavar="X Y Z"),
     ] = None,
-    te: Annotated[list[float], typer.Option(metavar="SECONDS", help="Echo time in seconds; once an echo.")] = [],  # noqa: B006
+    te: Annotated[
+        list[float],
+        typer.Option(
+            default_factory=list, show_default=False, metavar="SECONDS", help="Echo time in seconds; once an echo."
+        ),
+    ],
     settings: Annotated[
-        list[str], typer.Option("--set", metavar="KEY=VALUE", help="A parameter of the stage. May be repeated.")
-    ] = [],  # noqa: B006
+        list[str],
+        typer.Option(
+            "--set",
+            default_factory=list,
+            show_default=False,
+            metavar="KEY=VALUE",
+            help="A parameter of the stage. May be repeated.",
+        ),
+    ],
     quiet: Quiet = False,
 ) -> None:
     """Run one stage on NIfTI files, without a cohort: each output becomes DIR/QUANTITY.nii.gz.

@@ -80,7 +80,7 @@ class Batch:
                 raise ConfigError(f"cluster: {name} is a list of lines, not one text: write `- ` before each")
         seconds("replace_after", self.replace_after)
         seconds("patience", self.patience)
-        self.limit  # noqa: B018 -- a job that is too small for any scan is refused here
+        task_limit(self.worker_memory)  # refuses a job that is too small for any scan
 
     @property
     def limit(self) -> int:

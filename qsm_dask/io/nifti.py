@@ -10,9 +10,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from io import BufferedIOBase
 from itertools import repeat
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
 import nibabel as nib
 import numpy as np
@@ -297,10 +298,10 @@ def _scale(header: Header, raw: NDArray[Any], target: NDArray[np.float32]) -> No
         raise InputError(f"{header.label}: {broken} voxels are NaN or infinite; set them to 0, or reconvert the scan")
 
 
-def _fill(file: BinaryIO, view: memoryview) -> int:
+def _fill(file: BufferedIOBase, view: memoryview) -> int:
     done = 0
     while done < len(view):
-        got = file.readinto(view[done : done + _PIECE])  # type: ignore[attr-defined]
+        got = file.readinto(view[done : done + _PIECE])
         if not got:
             break
         done += got
@@ -308,14 +309,14 @@ def _fill(file: BinaryIO, view: memoryview) -> int:
 
 
 @contextmanager
-def _open(path: Path, label: str) -> Iterator[BinaryIO]:
+def _open(path: Path, label: str) -> Iterator[BufferedIOBase]:
     try:
         with path.open("rb") as raw:
             if raw.read(2) == b"\x1f\x8b":
                 raw.seek(0)
                 with gzip.GzipFile(fileobj=raw) as packed:
-                    yield cast("BinaryIO", packed)
+                    yield packed
             else:
-                yield cast("BinaryIO", raw)
+                yield raw
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{label}: truncated or damaged: {error}; copy or convert the file again") from error

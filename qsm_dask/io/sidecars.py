@@ -39,7 +39,7 @@ def _load(file: FileRef) -> Mapping[str, Any]:
         return _parse(file.path, stat.st_mtime_ns, stat.st_size)
     except OSError as error:
         raise InputError(f"{file.label}: cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise InputError(f"{file.label}: not a valid JSON object: {error}") from error
 
 
@@ -48,7 +48,7 @@ def _parse(path: str, _mtime_ns: int, _size: int) -> Mapping[str, Any]:
     """Parse once what many scans share; time and size are in the key so that a change is seen."""
     content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
     if not isinstance(content, dict):
-        raise ValueError(f"holds {type(content).__name__}")  # noqa: TRY004 - reported as the other ways to be invalid
+        raise TypeError(f"holds {type(content).__name__}")
     return {key: content[key] for key in USED if key in content}
 
 

@@ -95,11 +95,11 @@ def _coerce_bool(value: Any) -> bool:
 
 
 def _coerce_number(value: Any, kind: type[int] | type[float]) -> int | float:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError(f"{value!r} is not a number")  # noqa: TRY004 - a wrong value of a file, not a wrong call
+    if value is True or value is False:  # which Python takes for 1 and 0
+        raise ValueError(f"{value!r} is not a number")
     try:
         number = float(value)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{value!r} is not a number") from error
     if not math.isfinite(number):
         raise ValueError(f"{value!r} is not a finite number")

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -103,7 +103,7 @@ def person_cells(table: pd.DataFrame | None, columns: Sequence[str]) -> dict[str
 
 
 def _text(value: Any) -> str:
-    if isinstance(value, Hashable) and pd.isna(value):  # type: ignore[call-overload]
+    if pd.api.types.is_scalar(value) and pd.isna(value):
         return "n/a"
     return f"{value:g}" if isinstance(value, float) else str(value)
 

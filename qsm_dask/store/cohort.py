@@ -113,7 +113,7 @@ class CohortStore:
             return None
         try:
             return Commit.from_json(data, (str(scan), node, key))
-        except (ValueError, KeyError) as error:
+        except (TypeError, ValueError, KeyError) as error:
             raise DamageError(
                 f"{scan} {node}: {self._files.url}/{place} cannot be read: {error}. "
                 f"`qsm-dask verify {self._files.url} --repair` computes the node anew"

@@ -114,11 +114,12 @@ class Commit:
 
         Raises
         ------
+        TypeError : it is JSON, and no commit.
         ValueError : it is torn, altered, of a newer format, or was moved from another place.
         """
         content = json.loads(data)
         if not isinstance(content, dict):
-            raise ValueError("it is no commit")  # noqa: TRY004 - one exception for whatever is wrong in a file
+            raise TypeError("it is no commit")
         if content.get("checksum") != checksum(canonical({k: v for k, v in content.items() if k != "checksum"})):
             raise ValueError("its checksum does not fit its content")
         if content["format"] > FORMAT:

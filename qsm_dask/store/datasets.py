@@ -192,12 +192,12 @@ def _region_values(store: "CohortStore", found: Sequence[_Regions], regions: Seq
         (len(COORDINATES["statistic"]),),
     )
     if not batches:
-        empty: da.Array = da.from_array(np.full([sum(n) for n in chunks], np.nan))  # type: ignore[no-untyped-call]
+        empty: da.Array = da.from_array(np.full([sum(n) for n in chunks], np.nan))
         return empty
     sources = [(str(entry.scan), entry.key, entry.digest) for entry in found]
     name = f"regions-{_token(store, sources, regions)}"
     tasks = {(name, 0, i, 0, 0): (_RegionBlock(store, batch, columns),) for i, batch in enumerate(batches)}
-    return da.Array(tasks, name, chunks, dtype=np.float64)  # type: ignore[no-untyped-call]
+    return da.Array(tasks, name, chunks, dtype=np.float64)
 
 
 def _token(store: "CohortStore", *values: object) -> str:
@@ -275,4 +275,4 @@ def _lazy(store: "CohortStore", commit: Commit, name: str) -> da.Array:
     key = f"{name}-{_token(store, commit.folder)}"
     rest = (0,) * (len(shape) - 1)
     tasks = {(key, n, *rest) if shape else (key,): (_RowsBlock(store, commit, name, r),) for n, r in enumerate(rows)}
-    return da.Array(tasks, key, chunks, dtype=np.dtype(entry["dtype"]))  # type: ignore[no-untyped-call]
+    return da.Array(tasks, key, chunks, dtype=np.dtype(entry["dtype"]))

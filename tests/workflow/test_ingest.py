@@ -1,8 +1,7 @@
+"""Scans from BIDS into the store: what a commit holds, what changes it, and what goes wrong."""
+
 import json
-import os
 import pickle
-import subprocess
-import sys
 from functools import partial
 from io import BytesIO
 
@@ -14,40 +13,9 @@ from qsm_dask.engine.base import Outcome, SerialEngine
 from qsm_dask.errors import ConfigError, InputError
 from qsm_dask.io.bids import index
 from qsm_dask.io.phase import PhaseSign
-from qsm_dask.scan import ScanKey
-from qsm_dask.store import INGEST_KEY, CohortStore
 from qsm_dask.workflow import compare, ingest, status
-from tests.brain_crop import data_folder, make_bids
-from tests.io.bids_tree import AFFINE, SHAPE, dataset, scan, signal, write_image, write_json
-
-ENGINE = SerialEngine(limit=2**30)
-
-
-@pytest.fixture
-def cohort(tmp_path):
-    return CohortStore.create(tmp_path / "cohort")
-
-
-@pytest.fixture
-def root(tmp_path):
-    return dataset(tmp_path / "bids")
-
-
-def run(root, cohort, **options):
-    return ingest.run(root, cohort, ENGINE, **options)
-
-
-def commit_of(cohort, scan_name):
-    return cohort.commit(ScanKey.parse(scan_name), "ingest", INGEST_KEY)
-
-
-def counts(summary):
-    return summary.done, summary.unchanged, summary.failed, summary.skipped
-
-
-def touch_later(path, seconds=10):
-    stat = path.stat()
-    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + seconds * 10**9))
+from tests.io.bids_tree import AFFINE, SHAPE, scan, signal, write_image, write_json
+from tests.workflow.ingesting import commit_of, counts, run, touch_later
 
 
 def test_a_broken_scan_that_was_taken_away_fails_no_longer(root, cohort):
@@ -237,72 +205,6 @@ def test_a_scan_that_disappears_stays_and_is_named(root, cohort):
     assert run(root, cohort, participants=["01"]).gone == ()
 
 
-def test_labels_masks_and_maps_of_derivatives_enter_when_named(root, cohort, tmp_path):
-    scan(root, "sub-01")
-    scan(root, "sub-02")
-    out = tmp_path / "maps"
-    labels = np.zeros(SHAPE, np.uint8)
-    labels[1:3] = 4
-    write_image(out / "sub-01/anat/sub-01_dseg.nii.gz", labels)
-    (out / "dseg.tsv").write_text("index\tname\n4\tputamen_left\n")
-    write_image(out / "sub-01/anat/sub-01_Chimap.nii.gz", np.full(SHAPE, 250, np.float32))
-    run(root, cohort, derivatives=[str(out)])
-    commit = commit_of(cohort, "sub-01")
-    assert set(commit.arrays) == {"phase", "magnitude", "dseg"}
-    np.testing.assert_array_equal(cohort.read(commit, ["dseg"])["dseg"], labels)
-    assert commit.attributes["labels"] == {"4": "putamen_left"}
-    assert commit.attributes["sources"]["dseg"] == {
-        "from": "derivatives",
-        "files": ["maps/sub-01/anat/sub-01_dseg.nii.gz", "maps/dseg.tsv"],
-    }
-    assert set(commit_of(cohort, "sub-02").arrays) == {"phase", "magnitude"}
-
-    summary = run(root, cohort, derivatives=[f"{out}:dseg,chi=ppb"])
-    assert counts(summary) == (1, 1, 0, 0)
-    commit = commit_of(cohort, "sub-01")
-    np.testing.assert_allclose(cohort.read(commit, ["chi"])["chi"], 0.25)
-    assert summary.rows[0]["facts"]["sources"]["chi"]["files"] == ["maps/sub-01/anat/sub-01_Chimap.nii.gz"]
-    assert commit_of(cohort, "sub-02").attributes["warnings"] == [
-        "no dseg in maps",
-        "no chi in maps",
-    ]
-    assert json.loads(cohort.read_document("dataset.json"))["derivatives"] == ["maps:dseg,chi=ppb"]
-
-
-def test_a_renamed_region_is_no_change_of_arrays(root, cohort, tmp_path):
-    scan(root, "sub-01")
-    write_image(tmp_path / "maps/sub-01/anat/sub-01_dseg.nii.gz", np.full(SHAPE, 4, np.uint8))
-    for name in ("putamen", "caudate"):
-        (tmp_path / "maps/dseg.tsv").write_text(f"index\tname\n4\t{name}\n")
-        touch_later(tmp_path / "maps/dseg.tsv", len(name))
-        summary = run(root, cohort, derivatives=[str(tmp_path / "maps")])
-    assert counts(summary) == (0, 1, 0, 0)
-    assert commit_of(cohort, "sub-01").attributes["labels"] == {"4": "caudate"}
-    assert json.loads(cohort.index()["facts"][0])["labels"] == {"4": "caudate"}
-
-
-def test_a_map_without_units_or_on_another_grid_fails_its_scan_alone(root, cohort, tmp_path):
-    for number in (1, 2, 3):
-        scan(root, f"sub-0{number}")
-    out = tmp_path / "maps"
-    for number, shape in ((1, SHAPE), (2, SHAPE), (3, (6, 5, 5))):
-        write_image(out / f"sub-0{number}/anat/sub-0{number}_Chimap.nii.gz", np.ones(shape, np.float32))
-    write_json(out / "sub-02_Chimap.json", {"Units": "ppm"})
-    write_json(out / "sub-03_Chimap.json", {"Units": "ppm"})
-    summary = run(root, cohort, derivatives=[f"{out}:chi"])
-    assert counts(summary) == (1, 0, 2, 0)
-    assert "its sidecar has no Units" in summary.failures["sub-01"]
-    assert "its matrix is (6, 5, 5)" in summary.failures["sub-03"]
-
-
-def test_a_magnitude_only_scan_with_a_susceptibility_map_is_of_use(root, cohort, tmp_path):
-    scan(root, "sub-01", parts=["mag"])
-    write_image(tmp_path / "maps/sub-01/anat/sub-01_Chimap.nii.gz", np.ones(SHAPE, np.float32))
-    summary = run(root, cohort, derivatives=[f"{tmp_path / 'maps'}:chi=ppm"])
-    assert counts(summary) == (1, 0, 0, 0)
-    assert set(commit_of(cohort, "sub-01").arrays) == {"magnitude", "chi"}
-
-
 def test_a_dataset_without_any_phase_says_so(root, cohort):
     scan(root, "sub-01", parts=["mag"])
     summary = run(root, cohort)
@@ -340,23 +242,6 @@ def test_participants_left_out_on_purpose_are_not_taken_in(root, cohort, chosen)
     assert compare.run(cohort).warnings == ()
     run(root, cohort)
     assert compare.run(cohort).warnings == ("no scan belongs to sub-03 of participants.tsv",)
-
-
-@pytest.mark.parametrize("names", [":mask", ""])
-def test_a_map_that_some_scans_lack_is_told_once_with_their_names(root, cohort, tmp_path, names):
-    """Named or taken by default: what the folder has for some scans is missed for the others."""
-    for number in range(1, 13):
-        scan(root, f"sub-{number:02d}")
-    for number in (1, 3):
-        write_image(
-            tmp_path / f"masks/sub-{number:02d}/anat/sub-{number:02d}_desc-brain_mask.nii.gz", np.ones(SHAPE, np.uint8)
-        )
-    warnings = run(root, cohort, derivatives=[f"{tmp_path / 'masks'}{names}"]).warnings
-    lacking = "sub-02, sub-04, sub-05, sub-06, sub-07, sub-08, sub-09, sub-10 and 2 more"
-    assert warnings == (f"no mask in masks for 10 of 12 scans: {lacking}",)
-    told = {one["scan"]: one["reason"] for one in status.run(cohort).warnings}
-    assert set(told) == {f"sub-{number:02d}" for number in (2, *range(4, 13))}
-    assert set(told.values()) == {"no mask in masks"}
 
 
 @pytest.mark.parametrize(
@@ -409,91 +294,3 @@ def test_a_scan_too_large_for_the_engine_is_refused_before_it_is_read(root, coho
     scan(root, "sub-01")
     summary = ingest.run(root, cohort, SerialEngine(limit=1000))
     assert "give workers more memory" in summary.failures["sub-01"]
-
-
-MEASURE = """
-import sys
-from pathlib import Path
-from qsm_dask.engine.resources import PeakMemory, resident
-from qsm_dask.io.bids import index
-from qsm_dask.io.phase import PhaseSign
-from qsm_dask.store import CohortStore
-from qsm_dask.workflow.ingest import ingest_scan
-small, large = index(Path(sys.argv[1])).acquisitions
-cohort = CohortStore.open(sys.argv[2])
-ingest_scan(cohort, PhaseSign(), {}, small)
-before = resident()
-with PeakMemory() as peak:
-    assert ingest_scan(cohort, PhaseSign(), {}, large)["state"] == "done"
-print(peak.bytes - before)
-"""
-
-
-@pytest.mark.slow
-def test_a_task_takes_no_more_memory_than_projected(root, cohort):
-    scan(root, "sub-01")
-    rng = np.random.default_rng(0)
-    noise = {part: rng.integers(0, 4095, (3, 128, 128, 96)).astype(np.int16) for part in ("mag", "phase")}
-    scan(root, "sub-02", arrays=noise, Units="arbitrary")
-    *_, large = index(root).acquisitions
-    command = [sys.executable, "-c", MEASURE, str(root), str(cohort.place.folder)]
-    used = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    stored = 6 * 4 * 128 * 128 * 96
-    assert stored < used < ingest.projected_memory(large) < 6 * stored
-
-
-real = pytest.mark.skipif(
-    not data_folder().is_dir(), reason=f"the real data are not at {data_folder()} (or QSM_DASK_TEST_DATA)"
-)
-
-
-@real
-def test_a_real_philips_scan(cohort):
-    summary = run(data_folder() / "philips-3t-two-echo/bids", cohort)
-    assert counts(summary) == (1, 0, 0, 0)
-    commit = commit_of(cohort, "sub-philips")
-    header = commit.attributes["header"]
-    assert header["te"] == [0.0023, 0.0046]
-    assert header["b0"] == 3
-    np.testing.assert_allclose(header["voxel_size"], (3, 3, 3), atol=1e-6)
-    # The normal of the slices, from the DICOM header's ImageOrientationPatient by hand.
-    row, column = np.array([0.997399, 0.0386818, 0.060815]), np.array([-0.03861, 0.999252, -0.00235419])
-    assert abs(header["b0_dir"][2]) == pytest.approx(np.cross(row, column)[2], abs=1e-5)
-    arrays = cohort.read(commit)
-    assert arrays["phase"].shape == arrays["magnitude"].shape == (2, 80, 80, 53)
-    assert np.ptp(arrays["phase"]) == pytest.approx(2 * np.pi, abs=2e-3)
-
-
-@real
-def test_the_brain_crop_made_bids(cohort, tmp_path):
-    summary = run(make_bids(tmp_path / "crop"), cohort)
-    assert counts(summary) == (1, 0, 0, 0)
-    commit = commit_of(cohort, "sub-crop")
-    assert commit.attributes["header"]["te"] == [0.004, 0.008, 0.012]
-    assert commit.attributes["header"]["b0"] == 7
-    phase = cohort.read(commit, ["phase"])["phase"]
-    assert phase.shape == (3, 51, 51, 41)
-    assert np.abs(phase).max() == pytest.approx(np.pi, abs=1e-5)
-
-
-@real
-def test_the_brain_crop_as_delivered_is_refused_not_stretched(root, cohort):
-    crop = data_folder() / "romeo-brain-crop"
-    for part, file in (("mag", "Mag"), ("phase", "Phase")):
-        stem = root / f"sub-crop/anat/sub-crop_part-{part}_MEGRE"
-        stem.parent.mkdir(parents=True, exist_ok=True)
-        stem.with_suffix(".nii.gz").symlink_to(crop / f"{file}.nii.gz")
-        write_json(stem.with_suffix(".json"), {"EchoTime": [0.004, 0.008, 0.012], "MagneticFieldStrength": 7})
-    (reason,) = run(root, cohort).failures.values()
-    assert "phase units cannot be told" in reason
-
-
-@real
-def test_real_nan_is_a_clear_reason(root, cohort):
-    for part in ("mag", "phase"):
-        stem = root / f"sub-01/anat/sub-01_part-{part}_MEGRE"
-        stem.parent.mkdir(parents=True, exist_ok=True)
-        stem.with_suffix(".nii.gz").symlink_to(data_folder() / "romeo-brain-crop/phase_with_nan.nii.gz")
-        write_json(stem.with_suffix(".json"), {"EchoTime": [0.004, 0.008], "MagneticFieldStrength": 7, "Units": "rad"})
-    (reason,) = run(root, cohort).failures.values()
-    assert "voxels are NaN or infinite" in reason
