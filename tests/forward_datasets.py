@@ -31,6 +31,21 @@ def by_package(out: Path, **recon) -> None:
     qsm_forward.generate_bids(qsm_forward.TissueParams(chi=phantom()), qsm_forward.ReconParams(**given), str(out))
 
 
+def echo_of(field, mask, offset, te: float, b0: float):
+    """The complex signal of one echo, without noise: one relaxation in all of the mask."""
+    return qsm_forward.generate_signal(
+        field,
+        B0=b0,
+        TR=0.05,
+        TE=te,
+        flip_angle=15,
+        phase_offset=offset,
+        R1=mask * 1.0,
+        R2star=mask * 50.0,
+        M0=mask * 1.0,
+    )
+
+
 def oblique_anisotropic(out: Path, voxel=(0.8, 0.8, 2.0), b0=7.0) -> None:
     """0.8x0.8x2 mm tilted by 32.5 degrees, simulated at 0.8 mm and cropped in k-space along z."""
     rotation = np.array([[1, 0, 0], [0, np.cos(TILT), -np.sin(TILT)], [0, np.sin(TILT), np.cos(TILT)]])
@@ -46,17 +61,7 @@ def oblique_anisotropic(out: Path, voxel=(0.8, 0.8, 2.0), b0=7.0) -> None:
     anat = out / "sub-1" / "anat"
     anat.mkdir(parents=True)
     for number, te in enumerate(ECHOES, start=1):
-        signal = qsm_forward.generate_signal(
-            field,
-            B0=b0,
-            TR=0.05,
-            TE=te,
-            flip_angle=15,
-            phase_offset=offset,
-            R1=mask * 1.0,
-            R2star=mask * 50.0,
-            M0=mask * 1.0,
-        )
+        signal = echo_of(field, mask, offset, te, b0)
         signal = qsm_forward.add_noise(qsm_forward.crop_kspace(signal, coarse), peak_snr=100, rng=rng)
         for part, image in (("mag", np.abs(signal)), ("phase", np.angle(signal))):
             name = f"sub-1_echo-{number}_part-{part}_MEGRE"

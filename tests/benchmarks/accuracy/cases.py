@@ -90,21 +90,7 @@ def forward(kind: str) -> Case:
     offset = qsm_forward.generate_phase_offset(mask.astype(float), mask, mask.shape)
     rng = np.random.default_rng(7)
     signals = [
-        qsm_forward.add_noise(
-            qsm_forward.generate_signal(
-                total,
-                B0=b0,
-                TR=0.05,
-                TE=te,
-                flip_angle=15,
-                phase_offset=offset,
-                R1=mask * 1.0,
-                R2star=mask * 50.0,
-                M0=mask * 1.0,
-            ),
-            peak_snr=100,
-            rng=rng,
-        )
+        qsm_forward.add_noise(forward_datasets.echo_of(total, mask, offset, te, b0), peak_snr=100, rng=rng)
         for te in forward_datasets.ECHOES
     ]
     labels = np.zeros(mask.shape, np.int32)
