@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from distributed import Status
@@ -228,3 +229,17 @@ def test_ctrl_c_while_workers_start_ends_a_whole_cluster(monkeypatch):
         pytest.fail("the interrupt was lost")
     assert seen == ["started", "closed"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_task_names_may_be_pseudonyms(tmp_path: Path) -> None:
+    with open_engine({"kind": "local", "workers": 1, "memory": "1 GiB"}) as engine:
+        assert isinstance(engine, DaskEngine)
+        engine.name_of = lambda key: f"scan-{len(str(key))}"
+        assert [o.key for o in engine.map(Script(tmp_path), ["sub-secret"], memory=no_memory)] == ["sub-secret"]
+        told = str(engine.client.run_on_scheduler(_transitions))
+    assert "scan-10" in told
+    assert "secret" not in told
+
+
+def _transitions(dask_scheduler: Any) -> list[Any]:
+    return list(dask_scheduler.transition_log)
