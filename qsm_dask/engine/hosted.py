@@ -134,6 +134,7 @@ class _Sized(Hosted):
     image : container with qsm_dask in the driver's version; see `cluster/Dockerfile`.
     """
 
+    threads_per_worker: int = 2
     memory: str | int = "8 GiB"
     image: str | None = None
 
