@@ -10,6 +10,10 @@ from tests.real_parts import need
 from tests.real_parts.seaweed import Seaweed, binary
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fault-rounds", type=int, default=1, metavar="N", help="run every test of tests/faults N times")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _interruptible() -> Iterator[None]:
     """Ctrl-C as in the foreground: shells let the jobs in their background, and all that these start, ignore it."""
