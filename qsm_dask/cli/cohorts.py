@@ -24,6 +24,7 @@ from qsm_dask.cli.options import (
     Selection,
     Sessions,
     ShardOption,
+    Timeout,
 )
 from qsm_dask.place import Place
 
@@ -45,6 +46,7 @@ def run(
     bids_filter_file: Filters = None,
     phase_sign: PhaseSign = "auto",
     coil_smoothing: CoilSmoothing = None,
+    timeout: Timeout = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -56,7 +58,9 @@ def run(
     """
     quiet = quiet or as_json
     chosen = Selection(derivatives, participant_label, session_id, bids_filter_file, phase_sign, coil_smoothing)
-    ingested, processed, compared, page = steps.run_all(bids, cohort, chosen, pipeline, cluster, quiet=quiet)
+    ingested, processed, compared, page = steps.run_all(
+        bids, cohort, chosen, pipeline, cluster, timeout_s=_seconds(timeout), quiet=quiet
+    )
     if as_json:
         write_json(_processed(processed) | {"ingested": _ingested(ingested), "report": page})
     else:
@@ -77,6 +81,7 @@ def ingest(
     phase_sign: PhaseSign = "auto",
     coil_smoothing: CoilSmoothing = None,
     cluster: ClusterName = "local",
+    timeout: Timeout = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -92,7 +97,7 @@ def ingest(
     quiet = quiet or as_json
     chosen = Selection(derivatives, participant_label, session_id, bids_filter_file, phase_sign, coil_smoothing)
     with steps.making(cohort) as store, steps.open_cluster(cluster, quiet=quiet) as engine:
-        summary = steps.ingest_scans(bids, store, engine, chosen, quiet=quiet)
+        summary = steps.ingest_scans(bids, store, engine, chosen, timeout_s=_seconds(timeout), quiet=quiet)
     if as_json:
         write_json(_ingested(summary))
     else:
@@ -113,6 +118,7 @@ def process(
     shard: ShardOption = None,
     participant_label: Participants,
     session_id: Sessions,
+    timeout: Timeout = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -130,7 +136,9 @@ def process(
     steps.compile_kernels(chosen, quiet=quiet)
     with steps.open_cluster(cluster or ("serial" if shard else "local"), quiet=quiet) as engine:
         scans = Selection(participants=participant_label, sessions=session_id)
-        summary = steps.process_scans(store, engine, chosen, scans, shard=shard, quiet=quiet)
+        summary = steps.process_scans(
+            store, engine, chosen, scans, shard=shard, timeout_s=_seconds(timeout), quiet=quiet
+        )
     if as_json:
         write_json(_processed(summary))
     else:
@@ -185,6 +193,10 @@ def report(
     OUT.print(page, highlight=False, markup=False)
     if out is None and not quiet and (how := _how_to_see(cohort)):
         say(how.strip())
+
+
+def _seconds(minutes: float | None) -> float | None:
+    return None if minutes is None else 60.0 * minutes
 
 
 def _how_to_see(cohort: Place) -> str:

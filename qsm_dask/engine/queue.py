@@ -4,10 +4,9 @@
 # distributed is typed in part only
 
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from tornado.ioloop import PeriodicCallback
 from qsm_dask.engine.base import Engine
 from qsm_dask.engine.batch import Batch
 from qsm_dask.engine.dask import DaskEngine, NoRoomError
+from qsm_dask.engine.scratch import own_folder
 from qsm_dask.engine.settings import SETTINGS, quiet
 from qsm_dask.engine.sizing import job_memory, seconds
 from qsm_dask.errors import ConfigError
@@ -99,16 +99,14 @@ def _security(folder: str) -> Security:
 @contextmanager
 def _private_folder(parent: str) -> Iterator[str]:
     """A folder for the run's certificates that only this user may enter; removed at exit."""
-    try:
-        folder = tempfile.mkdtemp(prefix=".qsm-dask-", dir=Path(parent).expanduser())
-    except OSError as error:
-        raise ConfigError(
-            f"cluster: shared_folder {parent!r} cannot be written ({error}): name one that every node sees"
-        ) from error
-    try:
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(own_folder(Path(parent).expanduser(), ".qsm-dask-"))
+        except OSError as error:
+            raise ConfigError(
+                f"cluster: shared_folder {parent!r} cannot be written ({error}): name one that every node sees"
+            ) from error
         yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

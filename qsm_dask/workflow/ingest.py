@@ -84,6 +84,7 @@ def run(
     filters: Path | None = None,
     phase_sign: str = "auto",
     coil_smoothing_mm: float | None = None,
+    timeout_s: float | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Summary:
     """Index a BIDS dataset and convert each scan that is new or has changed.
@@ -98,6 +99,7 @@ def run(
     filters : BIDS filter file.
     phase_sign : `auto`, `+1`, `-1`, or a list such as `auto,GE=-1,sub-03=-1`.
     coil_smoothing_mm : of the stage that combines coils [mm]; its default if not given.
+    timeout_s : seconds after which a scan is given up.
     progress : called with (scans finished, scans in all, the scan's name).
 
     Raises
@@ -124,7 +126,7 @@ def run(
     ready = [acquisition for acquisition, row in judged if row is None]
     rows = [row for _, row in judged if row is not None]
     task = partial(ingest_scan, cohort, sign, combination.step(combining).parameters)
-    outcomes = engine.map(task, ready, memory=projected_memory, retries=1)
+    outcomes = engine.map(task, ready, memory=projected_memory, retries=1, timeout_s=timeout_s)
     with Recorder(cohort) as recorder:
         recorder.add(rows)
         for count, outcome in enumerate(outcomes, start=len(rows) + 1):

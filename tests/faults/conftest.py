@@ -1,10 +1,12 @@
 """The small cohort of all fault tests, and workers in which faults are planted."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from qsm_dask.engine import Engine, open_engine
+from qsm_dask.store import CohortStore
 from tests.faults.study import Faults, Study
 
 
@@ -19,6 +21,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(scope="session")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     return Study.make(tmp_path_factory.mktemp("faults"))
+
+
+@pytest.fixture
+def cohort(study: Study, tmp_path: Path) -> CohortStore:
+    """Ingested, and no more."""
+    return study.copy(tmp_path / "cohort")
 
 
 @pytest.fixture(scope="session")

@@ -61,8 +61,11 @@ def hang() -> None:
     time.sleep(600)
 
 
-def pause() -> None:
-    time.sleep(1.0)
+def rendezvous() -> None:
+    """Go on when nobody is awaited at a point any more."""
+    end = time.monotonic() + 30
+    while list(Path(os.environ[FOLDER], "armed").glob("*.json")) and time.monotonic() < end:
+        time.sleep(0.01)
 
 
 def gorge() -> None:
@@ -82,7 +85,7 @@ def feast() -> None:
 ACTS: dict[str, Callable[[], None]] = {
     "kill": kill,
     "hang": hang,
-    "pause": pause,
+    "rendezvous": rendezvous,
     "gorge": gorge,
     "feast": feast,
 }
@@ -190,9 +193,7 @@ class _Wrapping(Loader):
 
 
 class _Finder(MetaPathFinder):
-    def find_spec(
-        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         if name not in _WRAPPED:
             return None
         spec = PathFinder.find_spec(name, path, target)

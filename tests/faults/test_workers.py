@@ -1,7 +1,6 @@
 """A worker is lost while it works on a scan: only what it had not committed is computed again."""
 
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,11 +21,6 @@ BEFORE_THE_COMMIT = [
     "marker: drafted",
 ]
 AFTER_THE_COMMIT = ["marker: replaced", "committed"]
-
-
-@pytest.fixture
-def cohort(study: Study, tmp_path: Path) -> CohortStore:
-    return study.copy(tmp_path / "cohort")
 
 
 def run(cohort: CohortStore, engine: Engine, **options: Any) -> process.Summary:
@@ -131,9 +125,10 @@ def test_a_scan_that_never_ends(study: Study, cohort: CohortStore, engine: Engin
     node, reason = failure(cohort)
     assert node == "maps"
     assert "ran longer than 6 s and was stopped" in reason
-    assert faults.steps() + study.once("regions", scan=VICTIM) + Counter(
-        [(VICTIM, "reference.whole_brain")]
-    ) == study.once()
+    assert (
+        faults.steps() + study.once("regions", scan=VICTIM) + Counter([(VICTIM, "reference.whole_brain")])
+        == study.once()
+    )
     faults.clear()
     assert run(cohort, engine).computed == 2
     study.assert_whole(cohort)
