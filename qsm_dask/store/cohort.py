@@ -63,7 +63,7 @@ class CohortStore:
         ConfigError : the place is neither a folder nor a URL that is understood.
         StoreError : it cannot be looked at.
         """
-        return founding.is_founded(files_at(Place.parse(place)))
+        return founding.is_founded(files_at(Place.parse(place), hasty=True))
 
     @classmethod
     def create(cls, place: str | Path) -> "CohortStore":
@@ -74,7 +74,7 @@ class CohortStore:
         ConfigError : the place is neither a folder nor a URL that is understood.
         StoreError : it holds something else, or cannot be written.
         """
-        founding.found(files_at(Place.parse(place)))
+        founding.found(files_at(Place.parse(place), hasty=True))
         return cls.open(place)
 
     @classmethod
@@ -86,7 +86,7 @@ class CohortStore:
         ConfigError : the place is neither a folder nor a URL that is understood.
         StoreError : there is none, it cannot be reached, or a newer qsm_dask made it.
         """
-        founding.check(files_at(Place.parse(place)))
+        founding.check(files_at(Place.parse(place), hasty=True))
         return cls(place)
 
     def abandon(self) -> bool:

@@ -36,12 +36,14 @@ def reach(point: str) -> str | None:
             continue
         if order["point"] != point or order["scan"] not in (None, _now["scan"]):
             continue
-        try:
-            path.rename(path.with_suffix(".met"))
-        except FileNotFoundError:
-            continue  # another process was first
-        if order["always"]:
-            path.with_suffix(".met").rename(path)
+        if not order["always"]:
+            taken = path.with_suffix(f".{os.getpid()}")
+            try:
+                path.rename(taken)
+            except FileNotFoundError:
+                continue  # another process was first
+            taken.write_text(str(os.getpid()))
+            taken.rename(path.with_suffix(".met"))
         return str(order["act"])
     return None
 
@@ -68,6 +70,13 @@ def rendezvous() -> None:
         time.sleep(0.01)
 
 
+def hold() -> None:
+    """Go on when the test says so."""
+    end = time.monotonic() + 60
+    while not Path(os.environ[FOLDER], "release").exists() and time.monotonic() < end:
+        time.sleep(0.01)
+
+
 def gorge() -> None:
     hoard = []
     while True:
@@ -85,6 +94,7 @@ def feast() -> None:
 ACTS: dict[str, Callable[[], None]] = {
     "kill": kill,
     "hang": hang,
+    "hold": hold,
     "rendezvous": rendezvous,
     "gorge": gorge,
     "feast": feast,

@@ -109,14 +109,23 @@ class Faults:
         draft.write_text(json.dumps(order))
         draft.rename(self._folder / "armed" / f"{uuid4().hex}.json")
 
+    def release(self) -> None:
+        """Let those go on who `hold`."""
+        (self._folder / "release").touch()
+
     def met(self) -> int:
         """How many faults that happen once have happened."""
         return len(list((self._folder / "armed").glob("*.met")))
+
+    def meeters(self) -> list[int]:
+        """The processes that met them."""
+        return [int(path.read_text()) for path in (self._folder / "armed").glob("*.met")]
 
     def clear(self) -> None:
         """Disarm everything, and forget the steps."""
         for path in (self._folder / "armed").iterdir():
             path.unlink()
+        (self._folder / "release").unlink(missing_ok=True)
         (self._folder / "steps").write_text("")
 
     def steps(self) -> Steps:

@@ -105,7 +105,7 @@ def test_ended_from_outside(study: Study, faults: Faults, tmp_path: Path, number
     cohort = CohortStore.open(tmp_path / "c")
     left = list((tmp_path / "scratch").iterdir())
     if orderly:
-        assert complaints == "stopped; what is done is kept: run the same command again to go on from there\n"
+        assert complaints == "error: stopped; what is done is kept: run the same command again to go on from there\n"
         assert left == []
         done = cohort.index()
         assert len(done[done["state"] == "done"]) == len(SCANS) + 6  # the hung scan's own rows come with its end

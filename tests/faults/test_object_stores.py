@@ -74,7 +74,7 @@ def test_a_provider_that_fails_for_long(
     study: Study, remote: CohortStore, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A scan whose result cannot be written is a row with the reason; the next run computes that node and what follows."""
-    monkeypatch.setattr("qsm_dask.store.objects._PATIENCE_S", 1.0)
+    monkeypatch.setattr("qsm_dask.store.objects.PATIENCE_S", 1.0)
     cohort = CohortStore.open(str(remote.place))
     proxy.rule = Rule(503, lambda method, path: method == "PUT" and "/sub-02/maps/" in path)
     summary = run(cohort)
@@ -115,11 +115,12 @@ def test_a_server_that_is_killed_and_comes_back(
     study: Study, remote: CohortStore, proxy: FaultyProxy, s3: Seaweed, faults: Faults
 ) -> None:
     """The run waits for it in the midst of its writes; what was written is there still."""
-    faults.arm("maps: attempt written", "rendezvous", scan="sub-02")
+    faults.arm("maps: attempt written", "hold", scan="sub-02")
     command = ("process", remote.place, "--pipeline", PIPELINE, "--cluster", "serial", "--quiet")
     run = start(faults, *command)
-    eventually(lambda: faults.steps()[("sub-02", "inversion.tkd")], 60)
+    eventually(lambda: faults.met() or run.poll() is not None, 60)
     s3.kill()
+    faults.release()
     restart = threading.Timer(3.0, s3.start)
     restart.start()
     finish(run, seconds=240)
