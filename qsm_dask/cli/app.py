@@ -93,8 +93,10 @@ def main() -> None:
     except (Interrupted, KeyboardInterrupt):
         _stopped(_STOPPED)
     except SystemExit as end:
-        if isinstance(end.code, int) and end.code in (_STOPPED, _TERMINATED):  # Ctrl-C before the command itself began, or SIGTERM
-            _stopped(end.code)
+        if end.code == _STOPPED:  # Ctrl-C before the command itself began
+            _stopped(_STOPPED)
+        if end.code == _TERMINATED:
+            _stopped(_TERMINATED)
         raise
 
 

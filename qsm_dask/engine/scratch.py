@@ -31,7 +31,7 @@ def own_folder(parent: str | Path | None, prefix: str) -> Iterator[str]:
     sweep(parent, prefix)
     folder = tempfile.mkdtemp(prefix=prefix, dir=parent)
     try:
-        with Path(folder, _OWNER).open("x") as owner:
+        with Path(folder, _OWNER).open("xb", buffering=0) as owner:
             _claim(owner)
             yield folder
     finally:
@@ -46,12 +46,11 @@ def sweep(parent: str | Path, prefix: str) -> None:
                 _remove_abandoned(folder)
 
 
-def _claim(owner: IO[str]) -> None:
+def _claim(owner: IO[bytes]) -> None:
     """Lock the file, then say whose it is: without a name nobody takes it for abandoned."""
     with suppress(OSError):  # where nothing can be locked, or written, the folder stays when its owner is killed
         fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        owner.write(socket.gethostname())
-        owner.flush()
+        owner.write(socket.gethostname().encode())
 
 
 def _remove_abandoned(folder: Path) -> None:

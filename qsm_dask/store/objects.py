@@ -117,16 +117,12 @@ class ObjectFiles:
 
     def sizes(self, prefix: str) -> dict[str, int]:
         """Every object below the prefix, with its size."""
-        import obstore
-
         place = inside(prefix)
         with _explained("list", f"{self.url}/{place}"):
             return {entry["path"]: entry["size"] for entry in self._listed(place)}
 
     def ages(self, prefix: str) -> dict[str, float]:
         """Every object below the prefix, with its age by the provider's clock, which tells whole seconds."""
-        import obstore
-
         place = inside(prefix)
         now = time.time() + self._ahead_s
         with _explained("list", f"{self.url}/{place}"):
@@ -193,7 +189,9 @@ def _explained(action: str, place: str) -> Iterator[None]:
     except (BaseError, OSError, ValueError) as error:
         # The provider's text ends in a dump of the request; its first line says what is wrong.
         told = str(error).partition("\n")[0]
-        denied = isinstance(error, PermissionDeniedError | UnauthenticatedError) or re.search("status code: 40[13]", told)
+        denied = isinstance(error, PermissionDeniedError | UnauthenticatedError) or re.search(
+            "status code: 40[13]", told
+        )
         unreachable = f"{told[:300]}; is the server reachable? Then run the same command again"
         reason = _NO_BUCKET if "404 Not Found" in told else _DENIED if denied else unreachable
         raise StoreError(f"cannot {action} {place}: {reason}") from error

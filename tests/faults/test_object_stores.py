@@ -1,10 +1,8 @@
 """A cohort on a real S3 server that is busy, breaks off, restarts, or takes away the right to write."""
 
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import count
-from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -73,7 +71,7 @@ def test_a_provider_that_fails_now_and_then(
 def test_a_provider_that_fails_for_long(
     study: Study, remote: CohortStore, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A scan whose result cannot be written is a row with the reason; the next run computes that node and what follows."""
+    """A scan whose result cannot be written is a row with the reason; the next run goes on from there."""
     monkeypatch.setattr("qsm_dask.store.objects.PATIENCE_S", 1.0)
     cohort = CohortStore.open(str(remote.place))
     proxy.rule = Rule(503, lambda method, path: method == "PUT" and "/sub-02/maps/" in path)

@@ -85,7 +85,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._pass_on(body, act)
 
-    do_GET = do_PUT = do_HEAD = do_DELETE = do_POST = _serve
+    do_GET = do_PUT = do_HEAD = do_DELETE = do_POST = _serve  # noqa: N815 -- as the base class calls them
 
     def _pass_on(self, body: bytes, act: str | None) -> None:
         upstream = http.client.HTTPConnection(self.proxy.upstream, timeout=60)
@@ -118,5 +118,5 @@ class _Handler(BaseHTTPRequestHandler):
         except OSError:
             self.close_connection = True
 
-    def log_message(self, format: str, *args: object) -> None:
+    def log_message(self, *_told: object) -> None:
         """Say nothing."""

@@ -15,7 +15,6 @@ from qsm_dask.place import Place
 from qsm_dask.scan import ScanKey
 from qsm_dask.store import CohortStore
 from qsm_dask.store.files import files_at
-from tests.real_parts.seaweed import Seaweed
 
 KEY = "0123456789abcdef"
 
