@@ -24,8 +24,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 
-_STOPPED = 130
-"""The exit code of a program that Ctrl-C ended: 128 and the number of SIGINT."""
+_STOPPED, _TERMINATED = 130, 143
+"""The exit codes of a program that Ctrl-C or SIGTERM ended: 128 and the number of the signal."""
 
 _WHOLE, _STEPS, _LOOK, _TRY = "The whole way", "Step by step", "Look at a cohort", "Try and learn"
 
@@ -95,7 +95,7 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line; exit 0 when all is well, 1 when scans failed, 2 on wrong usage, 130 when stopped."""
+    """Run the command line; exit 0 when all is well, 1 when scans failed, 2 on wrong usage, 130 or 143 when stopped."""
     try:
         with shown_log(), remembering():
             app(prog_name="qsm-dask")
@@ -106,13 +106,15 @@ def main() -> None:
         complain(str(error))
         sys.exit(1)
     except (Interrupted, KeyboardInterrupt):
-        _stopped()
+        _stopped(_STOPPED)
     except SystemExit as end:
         if end.code == _STOPPED:  # Ctrl-C before the command itself began
-            _stopped()
+            _stopped(_STOPPED)
+        if end.code == _TERMINATED:
+            _stopped(_TERMINATED)
         raise
 
 
-def _stopped() -> NoReturn:
+def _stopped(code: int) -> NoReturn:
     complain("stopped; what is done is kept: run the same command again to go on from there")
-    sys.exit(_STOPPED)
+    sys.exit(code)

@@ -25,6 +25,7 @@ from qsm_dask.cli.options import (
     Selection,
     Sessions,
     ShardOption,
+    Timeout,
 )
 from qsm_dask.place import Place
 
@@ -47,6 +48,7 @@ def run(
     phase_sign: PhaseSign = "auto",
     coil_smoothing: CoilSmoothing = None,
     pseudonymise: Pseudonymise = False,
+    timeout: Timeout = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -59,7 +61,7 @@ def run(
     quiet = quiet or as_json
     chosen = Selection(derivatives, participant_label, session_id, bids_filter_file, phase_sign, coil_smoothing)
     ingested, processed, compared, page = steps.run_all(
-        bids, cohort, chosen, pipeline, cluster, pseudonymise=pseudonymise, quiet=quiet
+        bids, cohort, chosen, pipeline, cluster, timeout_s=_seconds(timeout), pseudonymise=pseudonymise, quiet=quiet
     )
     if as_json:
         write_json(_processed(processed) | {"ingested": _ingested(ingested), "report": page})
@@ -82,6 +84,7 @@ def ingest(
     coil_smoothing: CoilSmoothing = None,
     cluster: ClusterName = "local",
     pseudonymise: Pseudonymise = False,
+    timeout: Timeout = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -100,7 +103,7 @@ def ingest(
         steps.making(cohort) as store,
         steps.open_cluster(cluster, quiet=quiet, pseudonymise=pseudonymise) as engine,
     ):
-        summary = steps.ingest_scans(bids, store, engine, chosen, quiet=quiet)
+        summary = steps.ingest_scans(bids, store, engine, chosen, timeout_s=_seconds(timeout), quiet=quiet)
     if as_json:
         write_json(_ingested(summary))
     else:
@@ -122,6 +125,7 @@ def process(
     participant_label: Participants,
     session_id: Sessions,
     pseudonymise: Pseudonymise = False,
+    timeout: Timeout = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -140,7 +144,9 @@ def process(
     where = cluster or ("serial" if shard else "local")
     with steps.open_cluster(where, quiet=quiet, pseudonymise=pseudonymise) as engine:
         scans = Selection(participants=participant_label, sessions=session_id)
-        summary = steps.process_scans(store, engine, chosen, scans, shard=shard, quiet=quiet)
+        summary = steps.process_scans(
+            store, engine, chosen, scans, shard=shard, timeout_s=_seconds(timeout), quiet=quiet
+        )
     if as_json:
         write_json(_processed(summary))
     else:
@@ -195,6 +201,10 @@ def report(
     OUT.print(page, highlight=False, markup=False)
     if out is None and not quiet and (how := _how_to_see(cohort)):
         say(how.strip())
+
+
+def _seconds(minutes: float | None) -> float | None:
+    return None if minutes is None else 60.0 * minutes
 
 
 def _how_to_see(cohort: Place) -> str:

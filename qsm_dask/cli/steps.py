@@ -66,15 +66,23 @@ def compile_kernels(pipeline: "Pipeline", *, quiet: bool) -> None:
 
 
 def run_all(
-    bids: Path, cohort: Place, chosen: Selection, pipeline: str, cluster: str, *, pseudonymise: bool, quiet: bool
+    bids: Path,
+    cohort: Place,
+    chosen: Selection,
+    pipeline: str,
+    cluster: str,
+    *,
+    timeout_s: float | None = None,
+    pseudonymise: bool = False,
+    quiet: bool,
 ) -> tuple["Ingested", "Processed", "Compared", str]:
     """Ingest, process, compare and report on one cluster; the summaries and where the page lies."""
     steps = read_pipeline(pipeline)
     with making(cohort) as store:  # before anything that takes time: a place that cannot be reached is told at once
         compile_kernels(steps, quiet=quiet)
         with open_cluster(cluster, quiet=quiet, pseudonymise=pseudonymise) as engine:
-            ingested = ingest_scans(bids, store, engine, chosen, quiet=quiet)
-            processed = process_scans(store, engine, steps, chosen, quiet=quiet)
+            ingested = ingest_scans(bids, store, engine, chosen, timeout_s=timeout_s, quiet=quiet)
+            processed = process_scans(store, engine, steps, chosen, timeout_s=timeout_s, quiet=quiet)
             if not quiet:
                 tell_processed(processed)
             compared = compare_scans(store, quiet=quiet)
@@ -90,12 +98,20 @@ def making(cohort: Place) -> Iterator["CohortStore"]:
         yield store
 
 
-def ingest_scans(bids: Path, store: "CohortStore", engine: "Engine", chosen: Selection, *, quiet: bool) -> "Ingested":
+def ingest_scans(
+    bids: Path,
+    store: "CohortStore",
+    engine: "Engine",
+    chosen: Selection,
+    *,
+    timeout_s: float | None = None,
+    quiet: bool,
+) -> "Ingested":
     """Take the chosen scans of a dataset into a cohort."""
     from qsm_dask.workflow import ingest as workflow
 
     with progress("ingest", quiet=quiet, engine=engine) as shown:
-        summary = workflow.run(bids, store, engine, **vars(chosen), progress=shown)
+        summary = workflow.run(bids, store, engine, **vars(chosen), timeout_s=timeout_s, progress=shown)
     if not quiet:
         say(
             f"ingest    {summary.done} converted, {summary.unchanged} unchanged, "
@@ -116,6 +132,7 @@ def process_scans(
     *,
     scans: "Collection[ScanKey] | None" = None,
     shard: Shard | None = None,
+    timeout_s: float | None = None,
     quiet: bool,
 ) -> "Processed":
     """Run a pipeline on the chosen scans of a cohort."""
@@ -130,6 +147,7 @@ def process_scans(
             sessions=chosen.sessions,
             scans=scans,
             shard=shard,
+            timeout_s=timeout_s,
             progress=shown,
         )
     if summary.without_labels:

@@ -3,13 +3,12 @@
 # mypy: disable-error-code="no-untyped-call"
 # distributed is typed in part only
 
-import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from qsm_dask.engine.scratch import own_folder
 from qsm_dask.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -58,13 +57,11 @@ def private_folder(parent: str) -> Iterator[str]:
     ------
     ConfigError : `parent` cannot be written.
     """
-    try:
-        folder = tempfile.mkdtemp(prefix=".qsm-dask-", dir=Path(parent).expanduser())
-    except OSError as error:
-        raise ConfigError(
-            f"cluster: shared_folder {parent!r} cannot be written ({error}): name one that every node sees"
-        ) from error
-    try:
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(own_folder(Path(parent).expanduser(), ".qsm-dask-"))
+        except OSError as error:
+            raise ConfigError(
+                f"cluster: shared_folder {parent!r} cannot be written ({error}): name one that every node sees"
+            ) from error
         yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
