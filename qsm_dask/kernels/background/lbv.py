@@ -36,7 +36,7 @@ def lbv(
     most: the cortex is a shell, whose inner field goes with the square of the cosine between its normal and B0.
     `refine` fits such polynomials to what is left and takes them away, as SEPIA offers after any removal; the
     background stays harmonic. The fit is of least absolute deviations, which strong sources deep inside hardly
-    move. It leaves 18 to 20 %.
+    move. It leaves 18 to 21 %.
 
     What then remains is the harmonic part of the local field itself. Nothing that knows only that the background is
     harmonic can tell it apart: least squares over all harmonic functions leaves 20 to 23 % on the same heads. `tfi`
@@ -48,7 +48,7 @@ def lbv(
     mask : voxels where it is known.
     voxel_size : spacing [mm].
     peel : layers of voxels taken off the mask before its surface is read; for masks whose rim lies partly outside.
-        None keeps 88 % of a head at 2 mm, one 84 to 85 %, and is one to three points more accurate there; in
+        None keeps 88 % of a head at 2 mm, one 84 to 85 %, and is mostly two points more accurate there; in
         cylinders of the package qsm-forward it is one to four points less so.
     refine : whether harmonic polynomials of the second degree are fitted to what is left and removed, in each
         component of at least 1000 voxels. Without it the method is that of Zhou 2014.
