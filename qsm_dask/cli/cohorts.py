@@ -20,6 +20,7 @@ from qsm_dask.cli.options import (
     Participants,
     PhaseSign,
     PipelineName,
+    Pseudonymise,
     Quiet,
     Selection,
     Sessions,
@@ -45,6 +46,7 @@ def run(
     bids_filter_file: Filters = None,
     phase_sign: PhaseSign = "auto",
     coil_smoothing: CoilSmoothing = None,
+    pseudonymise: Pseudonymise = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -56,7 +58,9 @@ def run(
     """
     quiet = quiet or as_json
     chosen = Selection(derivatives, participant_label, session_id, bids_filter_file, phase_sign, coil_smoothing)
-    ingested, processed, compared, page = steps.run_all(bids, cohort, chosen, pipeline, cluster, quiet=quiet)
+    ingested, processed, compared, page = steps.run_all(
+        bids, cohort, chosen, pipeline, cluster, pseudonymise=pseudonymise, quiet=quiet
+    )
     if as_json:
         write_json(_processed(processed) | {"ingested": _ingested(ingested), "report": page})
     else:
@@ -77,6 +81,7 @@ def ingest(
     phase_sign: PhaseSign = "auto",
     coil_smoothing: CoilSmoothing = None,
     cluster: ClusterName = "local",
+    pseudonymise: Pseudonymise = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -91,7 +96,10 @@ def ingest(
     """
     quiet = quiet or as_json
     chosen = Selection(derivatives, participant_label, session_id, bids_filter_file, phase_sign, coil_smoothing)
-    with steps.making(cohort) as store, steps.open_cluster(cluster, quiet=quiet) as engine:
+    with (
+        steps.making(cohort) as store,
+        steps.open_cluster(cluster, quiet=quiet, pseudonymise=pseudonymise) as engine,
+    ):
         summary = steps.ingest_scans(bids, store, engine, chosen, quiet=quiet)
     if as_json:
         write_json(_ingested(summary))
@@ -113,6 +121,7 @@ def process(
     shard: ShardOption = None,
     participant_label: Participants,
     session_id: Sessions,
+    pseudonymise: Pseudonymise = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -128,7 +137,8 @@ def process(
     chosen = steps.read_pipeline(pipeline)
     store = steps.open_store(cohort)
     steps.compile_kernels(chosen, quiet=quiet)
-    with steps.open_cluster(cluster or ("serial" if shard else "local"), quiet=quiet) as engine:
+    where = cluster or ("serial" if shard else "local")
+    with steps.open_cluster(where, quiet=quiet, pseudonymise=pseudonymise) as engine:
         scans = Selection(participants=participant_label, sessions=session_id)
         summary = steps.process_scans(store, engine, chosen, scans, shard=shard, quiet=quiet)
     if as_json:

@@ -114,6 +114,14 @@ CoilSmoothing = Annotated[
         help="Where coils are combined: smoothing of their phase offsets (`qsm-dask stages`: coils.mcpc3ds).",
     ),
 ]
+Pseudonymise = Annotated[
+    bool,
+    typer.Option(
+        "--pseudonymise",
+        help="Name tasks, which the dashboard shows, by pseudonyms: an HMAC of the scan with the secret in "
+        "QSM_DASK_PSEUDONYM_SECRET.",
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars; warnings and errors only.")]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output; implies --quiet.")]
 
