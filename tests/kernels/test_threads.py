@@ -20,11 +20,16 @@ def test_one_thread_unless_a_process_says_otherwise():
     "stage",
     [
         "inversion.tkd",
-        "inversion.rts",
-        "inversion.tv",
-        "inversion.ndi",
-        "field.nonlinear_fit",
-        "relaxometry.nonlinear",
+        *(  # numba takes seconds to compile each for several threads
+            pytest.param(stage, marks=pytest.mark.slow)
+            for stage in (
+                "inversion.rts",
+                "inversion.tv",
+                "inversion.ndi",
+                "field.nonlinear_fit",
+                "relaxometry.nonlinear",
+            )
+        ),
     ],
 )
 def test_threads_do_not_change_a_bit(stage):
