@@ -128,6 +128,9 @@ region_reference = volumes(1.4)
 boundary_value = volumes(7.2)
 """`background.lbv` holds five volumes of the solver, three sevenths of three for its coarser grids, and masks."""
 
+smallest_field = volumes(8.2)
+"""`background.harperella` holds six volumes of the solver, three sevenths of one for its coarser grids, and masks."""
+
 inner_sources = volumes(11.5, padded=2.6)
 """`background.tfi` holds the volumes of two solvers, of the coarser grids and the field, a spectrum and the kernel."""
 

@@ -27,6 +27,7 @@ from qsm_dask.kernels import (
     weighting,
 )
 from qsm_dask.kernels.background.fitted import ismv, resharp
+from qsm_dask.kernels.background.harperella import harperella
 from qsm_dask.kernels.background.lbv import lbv
 from qsm_dask.kernels.background.pdf import pdf
 from qsm_dask.kernels.background.smv import sharp, vsharp
@@ -63,6 +64,7 @@ from qsm_dask.memory import (
     primal_dual,
     readout_removal,
     region_reference,
+    smallest_field,
     spanning_tree,
     split_field,
     split_rest,
@@ -184,6 +186,7 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
             "10.1002/mrm.24272",
             applies=two_echoes,
         ),
+        "background.harperella": Stage(harperella, ("local_field", "mask"), smallest_field, "10.1002/nbm.3056"),
         "background.lbv": Stage(lbv, ("local_field", "mask"), boundary_value, "10.1002/nbm.3064", version=2),
         "background.pdf": Stage(pdf, ("local_field", "mask"), outer_dipoles, "10.1002/nbm.1670", version=2),
         "background.tfi": Stage(tfi, ("local_field", "mask"), inner_sources, "10.1002/mrm.26331"),

@@ -53,6 +53,7 @@ print(run(shape))
 @pytest.mark.parametrize(
     ("name", "parameters"),
     [
+        ("background.harperella", {}),
         ("background.lbv", {}),
         ("background.tfi", {"max_iterations": 2}),
         ("background.pdf", {"max_iterations": 4}),
@@ -82,6 +83,7 @@ print(run(shape))
         ("reference.region", {"labels": [1]}),
     ],
     ids=[
+        "harperella",
         "lbv",
         "tfi",
         "pdf",
