@@ -31,6 +31,8 @@ class SplitField:
     ----------
     fit : the data term; may be exchanged between runs.
     weight : of each voxel in it, squared or not as the term takes it; may be exchanged too.
+    penalty : of the splitting, in the units of the data term per rad^2.
+    wanted : spectrum of what D chi shall be.
     """
 
     def __init__(self, grid: Grid, data: WrappedField, fit: Fit, penalty: float) -> None:
@@ -44,18 +46,22 @@ class SplitField:
         penalty : of the splitting, in the units of the data term per rad^2.
         """
         self.fit, self.weight = fit, data.weight
-        self._grid, self._phase, self._penalty = grid, data.phase, np.float32(penalty)
+        self._grid, self._phase, self.penalty = grid, data.phase, np.float32(penalty)
         self._dual = np.zeros(grid.inside.shape, np.float32)
-        self._wanted = self._take(np.zeros(grid.shape, np.float32))
+        self.wanted = self._take(np.zeros(grid.shape, np.float32))
 
     def __call__(self, spectrum: Spectrum, symbols: Symbols, rho: float) -> None:
         """Replace the spectrum of Eᴴ(z - u) by that of chi (an `admm.Update`)."""
-        _update(spectrum, self._wanted, self._grid.dipole, *symbols, np.float32(rho), self._penalty)
-        del self._wanted
-        self._wanted = self._take(fourier.inverse(spectrum * self._grid.dipole, self._grid.shape))
+        _update(spectrum, self.wanted, self._grid.dipole, *symbols, np.float32(rho), self.penalty)
+        self.follow(spectrum)
+
+    def follow(self, spectrum: Spectrum) -> None:
+        """Split the field of the chi that a spectrum is of."""
+        del self.wanted
+        self.wanted = self._take(fourier.inverse(spectrum * self._grid.dipole, self._grid.shape))
 
     def _take(self, field: Volume) -> Spectrum:
-        self.fit(field, self._dual, self._phase, self.weight, self._penalty)
+        self.fit(field, self._dual, self._phase, self.weight, self.penalty)
         return fourier.forward(field)
 
 
