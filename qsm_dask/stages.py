@@ -201,7 +201,7 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
         "inversion.tv": Stage(tv, ("chi",), total_variation, "10.1002/mrm.25029", version=2),
         "inversion.rts": Stage(rts, ("chi",), total_variation, "10.1016/j.neuroimage.2017.11.018", version=2),
         "inversion.fansi": Stage(fansi, ("chi",), split_slopes, "10.1002/mrm.27073"),
-        "inversion.hdqsm": Stage(hdqsm, ("chi",), split_field, "10.1002/mrm.29218"),
+        "inversion.hdqsm": Stage(hdqsm, ("chi",), split_field, "10.1002/mrm.29218", version=2),
         "inversion.ilsqr": Stage(ilsqr, ("chi",), streak_removal, "10.1016/j.neuroimage.2014.12.043"),
         "inversion.l1": Stage(l1, ("chi",), split_field, "10.1002/mrm.28957"),
         "inversion.medi": Stage(medi, ("chi",), morphology, "10.1016/j.neuroimage.2011.08.082"),

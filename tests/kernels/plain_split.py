@@ -62,10 +62,11 @@ class Problem:
     def crop(self, x):
         return x[tuple(slice(n) for n in self.mask.shape)] * self.mask / self.scale
 
-    def admm(self, fit, weight, limit, rho, penalty, iterations, harmonic=None):
+    def admm(self, fit, weight, limit, rho, penalty, iterations, harmonic=None, start=None):
         """Least total variation under a data term; `harmonic` is the weight of a rest's Laplacian and its penalty."""
         size, p = self.voxel_size, penalty
-        x, h, lap = np.zeros(self.shape), np.zeros(self.shape), np.zeros(self.shape)
+        h, lap = np.zeros(self.shape), np.zeros(self.shape)
+        x = np.zeros(self.shape) if start is None else start
         u, dual, dual_lap = np.zeros((3, *self.shape)), np.zeros(self.shape), np.zeros(self.shape)
         b, m = harmonic or (0.0, 0.0)
         for _ in range(iterations):
@@ -168,4 +169,6 @@ def plain_hdqsm(problem, iterations, weight_ppm_mm):
     usual = 3 * 1.4826 * np.median(misfit[problem.inside])
     weight = (weight * np.minimum(1, usual / np.maximum(misfit, 1e-30))) ** 2
     limit = weight_ppm_mm * problem.scale
-    return problem.crop(problem.admm(square, weight, limit, 50 * weight_ppm_mm * problem.edge, 1.0, iterations))
+    return problem.crop(
+        problem.admm(square, weight, limit, 50 * weight_ppm_mm * problem.edge, 1.0, iterations, None, x)
+    )

@@ -35,8 +35,8 @@ class SplitField:
     wanted : spectrum of what D chi shall be.
     """
 
-    def __init__(self, grid: Grid, data: WrappedField, fit: Fit, penalty: float) -> None:
-        """Start from no sources.
+    def __init__(self, grid: Grid, data: WrappedField, fit: Fit, penalty: float, start: Volume | None = None) -> None:
+        """Split the field of the first chi.
 
         Parameters
         ----------
@@ -44,11 +44,15 @@ class SplitField:
         data : phase and weights.
         fit : the data term.
         penalty : of the splitting, in the units of the data term per rad^2.
+        start : first chi on the padded grid [rad]; no sources if not given.
         """
         self.fit, self.weight = fit, data.weight
         self._grid, self._phase, self.penalty = grid, data.phase, np.float32(penalty)
         self._dual = np.zeros(grid.inside.shape, np.float32)
-        self.wanted = self._take(np.zeros(grid.shape, np.float32))
+        field = np.zeros(grid.shape, np.float32)
+        if start is not None:
+            field = fourier.inverse(fourier.forward(start) * grid.dipole, grid.shape)
+        self.wanted = self._take(field)
 
     def __call__(self, spectrum: Spectrum, symbols: Symbols, rho: float) -> None:
         """Replace the spectrum of Eᴴ(z - u) by that of chi (an `admm.Update`)."""
@@ -66,9 +70,15 @@ class SplitField:
 
 
 def solve(
-    split: SplitField, grid: Grid, weight: float, rho: float, tolerance: float, iterations: int
+    split: SplitField,
+    grid: Grid,
+    weight: float,
+    rho: float,
+    tolerance: float,
+    iterations: int,
+    start: Volume | None = None,
 ) -> tuple[Volume, Solved]:
-    """Run ADMM from no sources.
+    """Run ADMM.
 
     Parameters
     ----------
@@ -78,6 +88,7 @@ def solve(
     rho : penalty of the splitting of the slopes [units of the data term * mm^2 / rad^2].
     tolerance : relative change of chi at which it has converged.
     iterations : most done.
+    start : the first chi, of which `split` holds the field; overwritten; no sources if not given.
 
     Returns
     -------
@@ -85,7 +96,9 @@ def solve(
     Solved : iterations, relative change and whether it converged.
     """
     schedule = Schedule(weight, rho, False, 0, tolerance, iterations)
-    return minimise(np.zeros(grid.shape, np.float32), None, split, grid.size, schedule)
+    if start is None:
+        start = np.zeros(grid.shape, np.float32)
+    return minimise(start, None, split, grid.size, schedule)
 
 
 @compiled
