@@ -47,7 +47,7 @@ def tfi(
     Inner sources that make a harmonic field inside the mask, such as a susceptibility that grows with the square of
     the radius, cannot be told from background without further knowledge: with a small norm alone they make most of
     the error. `trends` takes such a trend off by what tissue is like. On five head phantoms of 2 mm the error is 14 to
-    17 % of the local field, without that step 16 to 19 %, of PDF 24 to 28 %. Where the local field is small on the
+    17 % of the local field, without that step 16 to 19 %, of PDF 21 to 27 %. Where the local field is small on the
     surface, as in cylinders of the package qsm-forward, LBV is the more accurate.
 
     Takes four transforms and two multigrid solutions an iteration.
