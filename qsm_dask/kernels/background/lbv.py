@@ -115,12 +115,8 @@ def _average_layers(
     ordinary counts as much as the limit only: there a source is near, whose field it is.
     """
     layer = kept & ~below
-    labels, count = ndimage.label(kept, ndimage.generate_binary_structure(3, 2))
-    labels[~layer] = 0
-    medians = ndimage.median(np.abs(local), labels, np.arange(1, count + 1))
-    limit = np.concatenate([[0.0], _LIMIT * medians]).astype(np.float32)[labels]
-    half = np.clip(local, -limit, limit) / np.float32(2.0)
-    del labels, limit
+    half = _half(local, kept, layer)
+    del layer
     local -= half
     rest, second = BoundaryValues(kept, below, size).remove(half, tolerance=tolerance, max_iterations=max_iterations)
     local += rest
@@ -129,6 +125,18 @@ def _average_layers(
         max(first.residual, second.residual),
         first.converged and second.converged,
     )
+
+
+def _half(local: Volume, kept: Mask, layer: Mask) -> Volume:
+    """Half of a local field at a layer, within the limit of each component for itself; zero elsewhere."""
+    labels, count = ndimage.label(kept, ndimage.generate_binary_structure(3, 2))
+    mine, values = labels[layer], local[layer]
+    del labels
+    medians = ndimage.median(np.abs(values), mine, np.arange(count + 1))
+    limit = (_LIMIT * medians).astype(np.float32)[mine]
+    half = np.zeros_like(local)
+    half[layer] = np.clip(values, -limit, limit) / np.float32(2.0)
+    return half
 
 
 def enclosed(mask: Mask) -> Mask:
