@@ -20,6 +20,7 @@ from qsm_dask.cli.options import (
     Participants,
     PhaseSign,
     PipelineName,
+    Pseudonymise,
     Quiet,
     Selection,
     Sessions,
@@ -47,6 +48,7 @@ def run(
     phase_sign: PhaseSign = "auto",
     coil_smoothing: CoilSmoothing = None,
     timeout: Timeout = None,
+    pseudonymise: Pseudonymise = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -59,7 +61,14 @@ def run(
     quiet = quiet or as_json
     chosen = Selection(derivatives, participant_label, session_id, bids_filter_file, phase_sign, coil_smoothing)
     ingested, processed, compared, page = steps.run_all(
-        bids, cohort, chosen, pipeline, cluster, timeout_s=_seconds(timeout), quiet=quiet
+        bids,
+        cohort,
+        chosen,
+        pipeline,
+        cluster,
+        timeout_s=_seconds(timeout),
+        pseudonymise=pseudonymise,
+        quiet=quiet,
     )
     if as_json:
         write_json(_processed(processed) | {"ingested": _ingested(ingested), "report": page})
@@ -82,6 +91,7 @@ def ingest(
     coil_smoothing: CoilSmoothing = None,
     cluster: ClusterName = "local",
     timeout: Timeout = None,
+    pseudonymise: Pseudonymise = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -96,7 +106,10 @@ def ingest(
     """
     quiet = quiet or as_json
     chosen = Selection(derivatives, participant_label, session_id, bids_filter_file, phase_sign, coil_smoothing)
-    with steps.making(cohort) as store, steps.open_cluster(cluster, quiet=quiet) as engine:
+    with (
+        steps.making(cohort) as store,
+        steps.open_cluster(cluster, quiet=quiet, pseudonymise=pseudonymise) as engine,
+    ):
         summary = steps.ingest_scans(bids, store, engine, chosen, timeout_s=_seconds(timeout), quiet=quiet)
     if as_json:
         write_json(_ingested(summary))
@@ -119,6 +132,7 @@ def process(
     participant_label: Participants,
     session_id: Sessions,
     timeout: Timeout = None,
+    pseudonymise: Pseudonymise = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -134,7 +148,8 @@ def process(
     chosen = steps.read_pipeline(pipeline)
     store = steps.open_store(cohort)
     steps.compile_kernels(chosen, quiet=quiet)
-    with steps.open_cluster(cluster or ("serial" if shard else "local"), quiet=quiet) as engine:
+    where = cluster or ("serial" if shard else "local")
+    with steps.open_cluster(where, quiet=quiet, pseudonymise=pseudonymise) as engine:
         scans = Selection(participants=participant_label, sessions=session_id)
         summary = steps.process_scans(
             store, engine, chosen, scans, shard=shard, timeout_s=_seconds(timeout), quiet=quiet

@@ -124,6 +124,14 @@ Timeout = Annotated[
         "Never, unless given.",
     ),
 ]
+Pseudonymise = Annotated[
+    bool,
+    typer.Option(
+        "--pseudonymise",
+        help="Name tasks, which the dashboard shows, by pseudonyms: an HMAC of the scan with the secret in "
+        "QSM_DASK_PSEUDONYM_SECRET.",
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars; warnings and errors only.")]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output; implies --quiet.")]
 

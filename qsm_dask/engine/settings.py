@@ -19,6 +19,13 @@ SETTINGS: Mapping[str, Any] = {
     "distributed.worker.profile.enabled": False,
 }
 
+ENCRYPTED: Mapping[str, Any] = {"distributed.comm.require-encryption": True}
+
+LOOPBACK = "127.0.0.1:0"
+"""Where pages that ask for no password listen."""
+
+PRELOAD = "qsm_dask.engine.preload"
+
 
 def as_environment(settings: Mapping[str, Any]) -> dict[str, str]:
     """The same settings for a process on another machine, which reads them from its environment."""

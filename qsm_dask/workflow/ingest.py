@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from qsm_dask import combination
+from qsm_dask import combination, events
 from qsm_dask.digests import digest_of, digest_of_array
 from qsm_dask.engine.base import Engine, Outcome
 from qsm_dask.engine.resources import PeakMemory
@@ -129,9 +129,12 @@ def run(
     outcomes = engine.map(task, ready, memory=projected_memory, retries=1, timeout_s=timeout_s)
     with Recorder(cohort) as recorder:
         recorder.add(rows)
+        for row in rows:
+            events.tell(row)
         for count, outcome in enumerate(outcomes, start=len(rows) + 1):
             rows.append(outcome.value if outcome.ok else _failed_outcome(outcome))
             recorder.add([_indexed(rows[-1])])
+            events.tell(rows[-1], worker=outcome.worker)
             if progress is not None:
                 progress(count, len(acquisitions), str(outcome.key))
         present = {acquisition.key for acquisition in acquisitions}
