@@ -1,7 +1,6 @@
 """The disk of the store, or that of the scratch folder, is full."""
 
 import json
-import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from qsm_dask.engine import open_engine
 from qsm_dask.errors import ConfigError
 from qsm_dask.store import CohortStore
 from tests.faults.study import PIPELINE, Faults, Study, finish, start
-from tests.real_parts import need
+from tests.real_parts import need_rights
 
 MIB = 2**20
 
@@ -21,7 +20,7 @@ MIB = 2**20
 @contextmanager
 def small_disk(folder: Path, size: int, inodes: int = 0) -> Iterator[Path]:
     """A file system of so many bytes and files (0: any number), in memory."""
-    need("a small disk", "run the tests as root, who may mount one", found=os.geteuid() == 0 and can_mount(folder))
+    need_rights("mounting a small disk", granted=can_mount(folder.with_name("probe")))
     folder.mkdir(parents=True, exist_ok=True)
     mount("-t", "tmpfs", "-o", f"size={size},nr_inodes={inodes}", "tmpfs", str(folder))
     try:
@@ -30,8 +29,7 @@ def small_disk(folder: Path, size: int, inodes: int = 0) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-def can_mount(folder: Path) -> bool:
-    probe = folder.with_name("probe")
+def can_mount(probe: Path) -> bool:
     probe.mkdir(exist_ok=True)
     if subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(probe)], capture_output=True, check=False).returncode:
         return False
