@@ -1,7 +1,9 @@
 """The disk of the store, or that of the scratch folder, is full."""
 
 import json
+import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -103,6 +105,17 @@ def test_the_scratch_folder_is_full(study: Study, cohort: CohortStore, faults: F
         out, _ = finish(start(faults, *command))
         assert json.loads(out)["nodes_computed"] == 9
         study.assert_whole(cohort)
+
+
+def test_the_disk_of_compiled_kernels_is_full(tmp_path: Path) -> None:
+    """They are kept elsewhere: where they cannot be written, every first call of one would fail."""
+    ask = "from qsm_dask import numba_cache; print(numba_cache.configure())"
+    (tmp_path / "tmp").mkdir()
+    with small_disk(tmp_path / "disk", MIB) as disk:
+        kept = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
+        environment = kept | {"XDG_CACHE_HOME": str(disk), "TMPDIR": str(tmp_path / "tmp")}
+        told = subprocess.run([sys.executable, "-c", ask], env=environment, capture_output=True, text=True, check=True)
+    assert Path(told.stdout.strip()).is_relative_to(tmp_path / "tmp")
 
 
 def test_the_scratch_folder_takes_no_folder(tmp_path: Path) -> None:
