@@ -71,6 +71,7 @@ def test_the_store_is_full(study: Study, faults: Faults, tmp_path: Path) -> None
         study.assert_whole(cohort)
 
 
+@pytest.mark.slow
 def test_the_store_has_room_for_nothing(study: Study, faults: Faults, tmp_path: Path) -> None:
     """Not even the index can be written: the command ends with one line that says so."""
     with small_disk(tmp_path / "disk", size_of(study.ingested) + MIB // 16) as disk:

@@ -39,10 +39,10 @@ def markers(cohort: CohortStore) -> dict[Path, bytes]:
     ("point", "committed"),
     [
         ("document: drafted", 0),
-        ("maps: attempt written", 4),
+        pytest.param("maps: attempt written", 4, marks=pytest.mark.slow),
         ("maps marker: drafted", 4),
         ("maps marker: replaced", 5),
-        ("index: draft torn", 9),
+        pytest.param("index: draft torn", 9, marks=pytest.mark.slow),
         ("index: replaced", 9),
     ],
 )
