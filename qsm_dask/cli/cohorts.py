@@ -47,8 +47,8 @@ def run(
     bids_filter_file: Filters = None,
     phase_sign: PhaseSign = "auto",
     coil_smoothing: CoilSmoothing = None,
-    timeout: Timeout = None,
     pseudonymise: Pseudonymise = False,
+    timeout: Timeout = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -61,14 +61,7 @@ def run(
     quiet = quiet or as_json
     chosen = Selection(derivatives, participant_label, session_id, bids_filter_file, phase_sign, coil_smoothing)
     ingested, processed, compared, page = steps.run_all(
-        bids,
-        cohort,
-        chosen,
-        pipeline,
-        cluster,
-        timeout_s=_seconds(timeout),
-        pseudonymise=pseudonymise,
-        quiet=quiet,
+        bids, cohort, chosen, pipeline, cluster, timeout_s=_seconds(timeout), pseudonymise=pseudonymise, quiet=quiet
     )
     if as_json:
         write_json(_processed(processed) | {"ingested": _ingested(ingested), "report": page})
@@ -90,8 +83,8 @@ def ingest(
     phase_sign: PhaseSign = "auto",
     coil_smoothing: CoilSmoothing = None,
     cluster: ClusterName = "local",
-    timeout: Timeout = None,
     pseudonymise: Pseudonymise = False,
+    timeout: Timeout = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -131,8 +124,8 @@ def process(
     shard: ShardOption = None,
     participant_label: Participants,
     session_id: Sessions,
-    timeout: Timeout = None,
     pseudonymise: Pseudonymise = False,
+    timeout: Timeout = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qsm_dask.cli.console import list_reasons, progress, say, waiting, warn
@@ -66,14 +65,14 @@ def compile_kernels(pipeline: "Pipeline", *, quiet: bool) -> None:
 
 
 def run_all(
-    bids: Path,
+    bids: Place,
     cohort: Place,
     chosen: Selection,
     pipeline: str,
     cluster: str,
     *,
     timeout_s: float | None = None,
-    pseudonymise: bool,
+    pseudonymise: bool = False,
     quiet: bool,
 ) -> tuple["Ingested", "Processed", "Compared", str]:
     """Ingest, process, compare and report on one cluster; the summaries and where the page lies."""
@@ -99,7 +98,7 @@ def making(cohort: Place) -> Iterator["CohortStore"]:
 
 
 def ingest_scans(
-    bids: Path,
+    bids: Place,
     store: "CohortStore",
     engine: "Engine",
     chosen: Selection,
@@ -111,7 +110,7 @@ def ingest_scans(
     from qsm_dask.workflow import ingest as workflow
 
     with progress("ingest", quiet=quiet, engine=engine) as shown:
-        summary = workflow.run(bids, store, engine, **vars(chosen), timeout_s=timeout_s, progress=shown)
+        summary = workflow.run(bids.url, store, engine, **vars(chosen), timeout_s=timeout_s, progress=shown)
     if not quiet:
         say(
             f"ingest    {summary.done} converted, {summary.unchanged} unchanged, "

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from qsm_dask.engine.scratch import own_folder
 from qsm_dask.errors import ConfigError
+from qsm_dask.scratch import own_folder
 
 if TYPE_CHECKING:
     from distributed import Security

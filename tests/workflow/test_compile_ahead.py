@@ -9,7 +9,7 @@ import pytest
 from qsm_dask import numba_cache
 from qsm_dask.pipeline import Pipeline
 from qsm_dask.workflow import compile_ahead
-from tests.benchmarks.bench_first_call import first_scan
+from tests.benchmarks.first_scan import first_scan
 
 QUICK = {"name": "quick", "goal": ["mask"], "steps": ["mask.magnitude"]}
 
