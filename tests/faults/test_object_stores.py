@@ -76,7 +76,7 @@ def test_a_provider_that_fails_for_long(
     study: Study, remote: CohortStore, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A scan whose result cannot be written is a row with the reason; the next run goes on from there."""
-    monkeypatch.setattr("qsm_dask.store.objects.PATIENCE_S", 1.0)
+    monkeypatch.setattr("qsm_dask.objectstore.PATIENCE_S", 1.0)
     cohort = CohortStore.open(str(remote.place))
     proxy.rule = Rule(503, lambda method, path: method == "PUT" and "/sub-02/maps/" in path)
     summary = run(cohort)
