@@ -4,18 +4,31 @@ from collections.abc import Mapping
 from typing import Any
 
 from qsm_dask.quantities import quantity
+from qsm_dask.references import COUNTS
+
+_INSIDE = "the voxels of the region inside the mask"
 
 STATISTICS: Mapping[str, str] = {
     "n": "number of voxels of the region inside the mask",
     "volume_mm3": "volume of the region inside the mask",
-    "mean": "mean over the voxels of the region inside the mask",
-    "sd": "standard deviation (n - 1 below) over the voxels of the region inside the mask",
-    "median": "median over the voxels of the region inside the mask",
-    "mad": "median absolute deviation from the median (not scaled), over the voxels of the region inside the mask",
-    "p05": "5th percentile over the voxels of the region inside the mask",
-    "p25": "25th percentile over the voxels of the region inside the mask",
-    "p75": "75th percentile over the voxels of the region inside the mask",
-    "p95": "95th percentile over the voxels of the region inside the mask",
+    "mean": f"mean over {_INSIDE}",
+    "sd": f"standard deviation (n - 1 below) over {_INSIDE}",
+    "median": f"median over {_INSIDE}",
+    "mad": f"median absolute deviation from the median (not scaled), over {_INSIDE}",
+    "p05": f"5th percentile over {_INSIDE}",
+    "p25": f"25th percentile over {_INSIDE}",
+    "p75": f"75th percentile over {_INSIDE}",
+    "p95": f"95th percentile over {_INSIDE}",
+    "coverage": "share of the region's voxels that lies inside the mask",
+    "trimmed_mean": f"mean over {_INSIDE} without the lowest and the highest tenth",
+    "clipped_mean": f"mean over {_INSIDE} that lie within 3 standard deviations, estimated as 4.448 mad, of the median",
+    "mass": f"sum over {_INSIDE}, times the volume of a voxel",
+    "core_n": "number of voxels of the region whose six neighbours belong to it too",
+    "core_mean": "mean over the voxels of the region whose six neighbours belong to it too",
+    "core_median": "median over the voxels of the region whose six neighbours belong to it too",
+    "weighted_volume_mm3": "sum of the region's probability over the mask, times the volume of a voxel",
+    "weighted_mean": "mean over the mask, weighted by the region's probability",
+    "pv_mean": "value of a voxel that the region fills: the regression of values on its probability, at 1",
 }
 """What each of `quantities.COORDINATES["statistic"]` is."""
 
@@ -50,7 +63,9 @@ _FIXED = {
 
 def unit_of(map_name: str, statistic: str) -> str:
     """The unit of a statistic of a map."""
-    return {"n": "1", "volume_mm3": "mm3"}.get(statistic, quantity(map_name).units)
+    own = quantity(map_name).units
+    fixed = {"n": "1", "core_n": "1", "coverage": "1", "volume_mm3": "mm3", "weighted_volume_mm3": "mm3"}
+    return fixed.get(statistic, f"{own} mm3" if statistic == "mass" else own)
 
 
 def describe(column: str) -> dict[str, Any]:
@@ -83,7 +98,7 @@ def describe_value(map_name: str, statistic: str, region: str, label: str, refer
         "Label": label,
         "Statistic": statistic,
     }
-    if reference and statistic not in ("n", "volume_mm3"):
+    if reference and statistic not in COUNTS:
         entry["Reference"] = reference
     return entry
 

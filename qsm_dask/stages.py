@@ -225,7 +225,7 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
         "separation.r2star": Stage(separation.r2star, ("chi_para", "chi_dia"), two_sources, "10.1111/jon.13014"),
         "weighting.swi": Stage(weighting.swi, ("swi",), volumes(6.9, series=1), "10.1016/j.neuroimage.2021.118175"),
         "weighting.mip": Stage(weighting.mip, ("swi_mip",), volumes(1.1), "10.1016/j.neuroimage.2021.118175"),
-        "roi.statistics": Stage(roi.statistics, ("region_labels", "region_values"), volumes(3.2), version=2),
+        "roi.statistics": Stage(roi.statistics, ("region_labels", "region_values"), volumes(6.0), version=3),
     }
 )
 """Every method, by its name in pipelines and on the command line."""

@@ -20,10 +20,11 @@ from qsm_dask.io.tables import parquet_bytes, tsv_bytes
 from qsm_dask.participants import Participants, read
 from qsm_dask.pipeline import Pipeline
 from qsm_dask.quantities import COORDINATES
+from qsm_dask.references import COUNTS, WHOLE
 from qsm_dask.regions import column_name, split_side
 from qsm_dask.standing import Standing, standings
 from qsm_dask.store import CohortStore
-from qsm_dask.store.datasets import WHOLE, region_names
+from qsm_dask.store.datasets import region_names
 from qsm_dask.store.documents import REGIONS, SCANS, SCANS_DICTIONARY, WARNINGS, WIDE, WIDE_DICTIONARY
 
 _TEXTS = ("scan", "participant_id", "session_id", "map", "region", "structure", "hemisphere")
@@ -237,7 +238,7 @@ def _long(keys: tuple[str, str, str | None], values: _Values) -> dict[str, Seque
     def by_region(items: Sequence[Any]) -> list[Any]:
         return [item for item in items for _ in range(per_region)] * len(maps)
 
-    relative = ["" if s in ("n", "volume_mm3") else values.reference for s in statistics]
+    relative = ["" if s in COUNTS else values.reference for s in statistics]
     return {
         **{name: [key] * rows for name, key in zip(_KEYS, keys, strict=True)},
         "map": [m for m in maps for _ in range(per_map)],

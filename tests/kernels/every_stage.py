@@ -66,13 +66,16 @@ def head(te=TE):
         "r2prime": 0.4 * rate,
         "t2star": 1 / rate,
         "swi": np.abs(signal[1]),
+        "probseg": np.stack([mask * rng.random(SHAPE), np.clip(0.5 + x / 40, 0, 1) * mask]),
     }
     return {name: array.astype(np.float32) for name, array in float32.items()} | {
         "te": times,
         "b0": 3.0,
         "b0_dir": analytic.OBLIQUE.copy(),
         "voxel_size": np.array(VOXEL_SIZE),
+        "affine": np.diag([*VOXEL_SIZE, 1.0]),
         "mask": mask,
+        "probseg_labels": np.array([2, 40]),
         "dseg": np.where(mask, 1 + (np.arange(SHAPE[0]) * 3 // SHAPE[0])[:, None, None], 0).astype(np.int32),
     }
 

@@ -22,6 +22,7 @@ SHAPE, VOXEL_SIZE = (27, 30, 20), (2.0, 2.0, 3.1)
 def summary(array):
     """Mean, standard deviation and one linear mixture of every voxel, which no rearrangement leaves alone."""
     values = np.asarray(array, np.float64).ravel()
+    values = values[np.isfinite(values)]
     mixture = np.cos(0.7 * np.arange(values.size))
     return [float(values.mean()), float(values.std()), float(mixture @ values / values.size)]
 
@@ -104,6 +105,10 @@ def scanned(stage):
         "chi": phase[0],
         "r2star": 30 * magnitude[1],
         "swi": magnitude[0],
+        "t2star": magnitude[1] / 30,
+        "total_field": phase[2] / 9,
+        "probseg": np.minimum(magnitude[:2], 1),
+        "probseg_labels": np.array([12, 900]),
         "r2": 20 * magnitude[2],
         "r2prime": 10 * magnitude[1],
         "chi_para": np.abs(phase[0]),

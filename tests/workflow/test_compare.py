@@ -48,8 +48,8 @@ def test_long_table(cohort: CohortStore) -> None:
         "scan", "participant_id", "session_id", "map", "region", "structure", "hemisphere", "label", "statistic",
         "value", "unit", "reference",
     ]  # fmt: skip
-    # two scans with two maps, one with chi only; four regions and ten statistics each
-    assert len(table) == 2 * 2 * 40 + 40
+    # two scans with two maps, one with chi only; four regions and twenty statistics each
+    assert len(table) == 2 * 2 * 80 + 80
     assert table["scan"].drop_duplicates().tolist() == ["sub-01_ses-1", "sub-01_ses-2", "sub-02"]
     row = table[(table["scan"] == "sub-01_ses-2") & (table["map"] == "chi") & (table["label"] == 2)].set_index(
         "statistic"
