@@ -17,6 +17,7 @@ EVEN_TE = (0.004, 0.009, 0.014, 0.019)
 COILS = 3
 PARAMETERS = {
     "reference.region": {"labels": (1, 2)},
+    "reference.csf": {"labels": (1, 2)},
     "mask.erode": {"depth_mm": 4.0},
     "mask.phase_quality": {"threshold": 0.2},
 }

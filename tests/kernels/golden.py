@@ -82,6 +82,12 @@ def region(stage):
     return of_fields(stage, chi.astype(np.float32), (chi > 0.01).astype(np.int32), mask, labels=(1,))
 
 
+def fluid(stage):
+    chi, _, mask = head(SHAPE, VOXEL_SIZE)
+    rate = np.where(np.abs(chi) < 0.02, 2.0, 20.0).astype(np.float32)
+    return of_fields(stage, chi.astype(np.float32), mask, VOXEL_SIZE, rate)
+
+
 def scanned(stage):
     """A noisy head in four echoes with a phase offset; each stage reads of it what its signature names."""
     image, brain = fields.head(SHAPE)
@@ -186,6 +192,7 @@ CASES = {
     "inversion.two_pass": two_maps,
     "reference.whole_brain": whole_brain,
     "reference.region": region,
+    "reference.csf": fluid,
 }
 """Stage: a function of its name that returns its numbers."""
 

@@ -80,6 +80,7 @@ print(run(shape))
         ("inversion.two_pass", {}),
         ("reference.whole_brain", {}),
         ("reference.region", {"labels": [1]}),
+        ("reference.csf", {}),
     ],
     ids=[
         "lbv",
@@ -109,6 +110,7 @@ print(run(shape))
         "two_pass",
         "whole_brain",
         "region",
+        "csf",
     ],
 )
 def test_peak_memory_is_what_is_declared(name, parameters, shape):
