@@ -39,6 +39,16 @@ MOMENTS: Mapping[str, tuple[str, str]] = {
 }
 """The columns of `chi_reference`, in the order of `quantities.COORDINATES["moment"]`: unit and meaning."""
 
+CSF_MOMENTS: Mapping[str, tuple[str, str]] = {
+    "chi_csf_offset": (
+        "ppm",
+        "susceptibility of the fluid of the ventricles in this table: take it off to refer to it",
+    ),
+    "chi_csf_sd": ("ppm", "standard deviation of chi in the fluid of the ventricles"),
+    "chi_csf_n": ("1", "number of voxels of the fluid of the ventricles, as its mixture counts them"),
+}
+"""The columns of `csf_reference`."""
+
 _FIXED = {
     "scan": "the scan: its BIDS entities but echo and part, and its suffix if it is not MEGRE",
     "participant_id": "the participant, as in participants.tsv",
@@ -75,8 +85,8 @@ def describe(column: str) -> dict[str, Any]:
     ------
     KeyError : there is no such column.
     """
-    if column in MOMENTS:
-        unit, meaning = MOMENTS[column]
+    if column in (*MOMENTS, *CSF_MOMENTS):
+        unit, meaning = {**MOMENTS, **CSF_MOMENTS}[column]
         return {"Description": _sentence(meaning), "Units": unit}
     return {"Description": _sentence(_FIXED[column])}
 

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from qsm_dask.cli import choices, clusters, cohorts, looks, sweeping, tools
+from qsm_dask.cli import choices, clusters, cohorts, looks, sweeping, tools, values
 from qsm_dask.cli.console import complain, show_log
 from qsm_dask.cli.stopping import remembering
 from qsm_dask.errors import ConfigError, InputError, QsmError
@@ -47,6 +47,7 @@ _command(_WHOLE, cohorts.run)
 _command(_STEPS, cohorts.ingest)
 _command(_STEPS, cohorts.process)
 _command(_STEPS, cohorts.compare)
+_command(_STEPS, values.iron)
 _command(_STEPS, cohorts.report)
 _command(_STEPS, cohorts.export)
 _command(_LOOK, looks.status)

@@ -152,12 +152,21 @@ def values(chi: Mapping[int, float], r2star: Mapping[int, float] | None = None) 
     return array
 
 
-def regions(cohort: CohortStore, ingested: Commit, key: str, labels: Sequence[int], array: NDArray[Any]) -> Commit:
+def regions(
+    cohort: CohortStore,
+    ingested: Commit,
+    key: str,
+    labels: Sequence[int],
+    array: NDArray[Any],
+    *,
+    csf: NDArray[np.float64] | None = None,
+) -> Commit:
+    arrays = {"region_labels": np.array(labels, np.int64), "region_values": array}
     commit = cohort.write(
         ingested.scan,
         "regions",
         key,
-        {"region_labels": np.array(labels, np.int64), "region_values": array},
+        arrays if csf is None else {**arrays, "csf_reference": csf},
         attributes={"facts": {"left_out": [], "warnings": []}},
         provenance={"steps": [{"stage": "roi.statistics", "version": 1, "parameters": {}, "cite": ""}]},
         seconds=0.5,
