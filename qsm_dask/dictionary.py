@@ -49,6 +49,19 @@ CSF_MOMENTS: Mapping[str, tuple[str, str]] = {
 }
 """The columns of `csf_reference`."""
 
+CANDIDATE_COLUMNS: Mapping[str, dict[str, Any]] = {
+    "kind": {"Description": "Paramagnetic (blood, iron) or diamagnetic (calcium)"},
+    "n": {"Description": "Number of voxels", "Units": "1"},
+    "volume_mm3": {"Description": "Volume of the voxels beyond the threshold", "Units": "mm3"},
+    "mass": {"Description": "Susceptibility integrated over the candidate", "Units": "ppm mm3"},
+    "peak": {"Description": "Strongest susceptibility", "Units": "ppm"},
+    **{f"{axis}_mm": {"Description": f"Centre, scanner {axis}", "Units": "mm"} for axis in "xyz"},
+    "elongation": {"Description": "Length over width: 1 of a ball; veins are long", "Units": "1"},
+    "nearest_region": {"Description": "Name of the nearest region of the label image"},
+    "distance_mm": {"Description": "Distance of the centre from that region", "Units": "mm"},
+}
+"""What the columns of the candidates table are, after those that name the scan."""
+
 _FIXED = {
     "scan": "the scan: its BIDS entities but echo and part, and its suffix if it is not MEGRE",
     "participant_id": "the participant, as in participants.tsv",

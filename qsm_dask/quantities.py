@@ -22,6 +22,10 @@ COORDINATES: Mapping[str, tuple[str, ...]] = MappingProxyType(
             *("weighted_volume_mm3", "weighted_mean", "pv_mean"),
         ),
         "moment": ("offset", "sd", "n"),
+        "property": (
+            *("sign", "n", "volume_mm3", "mass", "peak", "x_mm", "y_mm", "z_mm", "elongation"),
+            *("nearest_label", "distance_mm"),
+        ),
     }
 )
 """Labels of the dims whose length never varies; `kernels.roi` fills them in this order.
@@ -100,6 +104,9 @@ QUANTITIES: Mapping[str, Quantity] = MappingProxyType(
         "swi_mip": _volume("a.u.", "minimum intensity projection of the susceptibility-weighted image", "maps"),
         "csf_reference": Quantity(
             ("moment",), "float64", "ppm", "susceptibility of the fluid in chi, its SD, voxels (count)", "regions"
+        ),
+        "candidates": Quantity(
+            ("candidate", "property"), "float64", "ppm, mm", "calcification and microbleed candidates", "regions"
         ),
         "region_labels": Quantity(
             ("region",), "int64", "1", "label of each row of region_values; 0 is the whole mask", "regions"

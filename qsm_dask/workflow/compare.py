@@ -13,19 +13,28 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from qsm_dask.dictionary import CSF_MOMENTS, MOMENTS, describe, describe_value, unit_of
+from qsm_dask.dictionary import CANDIDATE_COLUMNS, CSF_MOMENTS, MOMENTS, describe, describe_value, unit_of
 from qsm_dask.errors import ConfigError, StoreError
 from qsm_dask.io.documents import json_bytes
 from qsm_dask.io.tables import parquet_bytes, tsv_bytes
 from qsm_dask.participants import Participants, read
 from qsm_dask.pipeline import Pipeline
 from qsm_dask.quantities import COORDINATES
-from qsm_dask.references import COUNTS, CSF, WHOLE, Moments, moments_of, parts, shifted
+from qsm_dask.references import COUNTS, WHOLE, parts
 from qsm_dask.regions import column_name, split_side
 from qsm_dask.standing import Standing, standings
 from qsm_dask.store import CohortStore
-from qsm_dask.store.datasets import region_names
-from qsm_dask.store.documents import REGIONS, SCANS, SCANS_DICTIONARY, WARNINGS, WIDE, WIDE_DICTIONARY
+from qsm_dask.store.documents import (
+    CANDIDATES,
+    CANDIDATES_DICTIONARY,
+    REGIONS,
+    SCANS,
+    SCANS_DICTIONARY,
+    WARNINGS,
+    WIDE,
+    WIDE_DICTIONARY,
+)
+from qsm_dask.values import Values, read_values
 
 _TEXTS = ("scan", "participant_id", "session_id", "map", "region", "structure", "hemisphere")
 _LONG_COLUMNS = (*_TEXTS, "label", "statistic", "value", "unit", "reference")
@@ -60,19 +69,6 @@ class Summary:
     tables: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class _Values:
-    """The region values of one scan."""
-
-    labels: tuple[int, ...]
-    names: tuple[str, ...]
-    maps: tuple[str, ...]
-    array: NDArray[np.float64]  # (map, region, statistic)
-    reference: str
-    moments: tuple[float | None, ...]
-    csf: tuple[float | None, ...]
-
-
 @dataclass
 class _Wide:
     """The wide table as it grows: a few numbers a scan and one list of columns."""
@@ -82,7 +78,7 @@ class _Wide:
     labels: dict[str, set[int]] = field(default_factory=dict)
     rows: list[tuple[tuple[Any, ...], NDArray[np.int32], NDArray[np.float64]]] = field(default_factory=list)
 
-    def add(self, lead: tuple[Any, ...], values: _Values) -> None:
+    def add(self, lead: tuple[Any, ...], values: Values) -> None:
         endings = _endings(values)
         for ending, label in zip(endings, values.labels, strict=True):
             self.labels.setdefault(ending, set()).add(label)
@@ -148,6 +144,11 @@ def run(
     cohort.write_document(SCANS_DICTIONARY, json_bytes({column: describe(column) for column in _SCAN_COLUMNS}))
     cohort.write_document(WARNINGS, json_bytes(list(warnings)))
     written = (REGIONS, WIDE, WIDE_DICTIONARY, SCANS, SCANS_DICTIONARY, WARNINGS)
+    if tables.searched:
+        columns = {name: describe(name) for name in _KEYS} | CANDIDATE_COLUMNS
+        cohort.write_document(CANDIDATES, tsv_bytes(tuple(columns), tables.candidates))
+        cohort.write_document(CANDIDATES_DICTIONARY, json_bytes(columns))
+        written = (*written, CANDIDATES, CANDIDATES_DICTIONARY)
     return Summary(len(tables.scans), len(wide.rows), tables.without, tables.damaged, warnings, written)
 
 
@@ -188,6 +189,8 @@ class _Tables:
         self._progress = progress
         self._unreferred: list[str] = []
         self.wide = _Wide(statistics)
+        self.candidates: list[tuple[Any, ...]] = []
+        self.searched = 0
         self.scans: list[tuple[Any, ...]] = []
         self.without: dict[str, str] = {}
         self.damaged: dict[str, str] = {}
@@ -211,7 +214,7 @@ class _Tables:
         person = self._participants.values(scan.subject)
         state = standing.state
         try:
-            values, reason = _read(self._cohort, standing, self._reference)
+            values, reason = read_values(self._cohort, standing, self._reference)
         except StoreError as error:
             values, reason, state = None, str(error), "failed"
             self.damaged[str(scan)] = reason
@@ -223,6 +226,9 @@ class _Tables:
         if values is None:
             self.without[str(scan)] = reason
             return
+        if values.candidates is not None:
+            self.searched += 1
+            self.candidates += [(*keys, *row) for row in _candidates(values)]
         if self._reference and values.moments[0] is None:
             self._unreferred.append(str(scan))
         self.wide.add((*keys, *person, values.reference, *values.moments, *values.csf), values)
@@ -237,62 +243,19 @@ class _Tables:
         return [f"{count} scans have no {name} to refer to, and so no chi, as {self._unreferred[0]}"]
 
 
-def _read(cohort: CohortStore, standing: Standing, chosen: tuple[str, ...] = ()) -> tuple[_Values | None, str]:
-    """The region values of a scan, or why there are none."""
-    node = standing.node("regions")
-    if node is None:
-        return None, standing.reason or "the pipeline has no step that takes region values (roi.statistics)"
-    if node.state != "done":
-        return None, standing.reason or node.reason
-    commit = standing.commit(cohort, "regions")
-    if commit is None:
-        return None, "the commit of its region values is gone: run `qsm-dask process` again"
-    wanted = ("region_labels", "region_values", "csf_reference")
-    arrays = cohort.read(commit, [name for name in wanted if name in commit.arrays])
-    found, fluid = arrays["region_values"], arrays.get("csf_reference")
-    present = [number for number in range(found.shape[0]) if np.isfinite(found[number]).any()]
-    named = region_names(arrays["region_labels"].tolist(), standing.labels)
-    reference, moments = _reference(cohort, standing)
-    chi = {name: found[0, row] for row, (_, name) in enumerate(named)}
-    csf = moments_of((CSF,), chi, fluid)
-    if chosen:
-        other = moments_of(chosen, chi, fluid)
-        found = np.concatenate([shifted(found[:1], other.offset), found[1:]])
-        reference, moments = "+".join(chosen), _told(other._replace(offset=other.offset + (moments[0] or 0.0)))
-        csf = csf._replace(offset=csf.offset - other.offset)
-    return _Values(
-        labels=tuple(label for label, _ in named),
-        names=tuple(name for _, name in named),
-        maps=tuple(COORDINATES["map"][number] for number in present),
-        array=found[present],
-        reference=reference,
-        moments=moments,
-        csf=_told(csf),
-    ), ""
+def _candidates(values: Values) -> Iterator[tuple[Any, ...]]:
+    """The rows of a scan's candidates, in the order of `CANDIDATE_COLUMNS`."""
+    names = dict(zip(values.labels, values.names, strict=True))
+    for row in () if values.candidates is None else values.candidates.tolist():
+        told = dict(zip(COORDINATES["property"], row, strict=True))
+        label = int(told["nearest_label"])
+        kind = "paramagnetic" if told["sign"] > 0 else "diamagnetic"
+        region = names.get(label, f"label_{label}") if label else None
+        numbers = (told[name] for name in ("volume_mm3", "mass", "peak", "x_mm", "y_mm", "z_mm", "elongation"))
+        yield (kind, int(told["n"]), *numbers, region, told["distance_mm"] if label else None)
 
 
-def _told(moments: Moments) -> tuple[float | None, ...]:
-    """Moments as a table has them, where what is unknown is missing."""
-    return tuple(value if np.isfinite(value) else None for value in moments)
-
-
-def _reference(cohort: CohortStore, standing: Standing) -> tuple[str, tuple[float | None, ...]]:
-    """What chi is relative to, and the moments of that reference."""
-    commit = standing.commit(cohort, "maps")
-    step = None if standing.plan is None else standing.plan.reference_of("chi")
-    if commit is None or step is None:
-        return "not referenced", (None,) * len(MOMENTS)
-    name = str(step.stage).removeprefix("reference.")
-    labels = step.parameters.get("labels")
-    if labels:
-        name = "+".join(standing.labels.get(str(label), f"label_{label}") for label in labels)
-    moments = step.outputs[1]
-    if moments not in commit.arrays:
-        return name, (None,) * len(MOMENTS)
-    return name, tuple(cohort.read(commit, (moments,))[moments].tolist())
-
-
-def _long(keys: tuple[str, str, str | None], values: _Values) -> dict[str, Sequence[Any]]:
+def _long(keys: tuple[str, str, str | None], values: Values) -> dict[str, Sequence[Any]]:
     maps, names, statistics = values.maps, values.names, COORDINATES["statistic"]
     sides = [split_side(name) for name in names]
     rows = values.array.size
@@ -324,7 +287,7 @@ def _schema() -> pa.Schema:
     return pa.schema(fields)
 
 
-def _endings(values: _Values) -> list[str]:
+def _endings(values: Values) -> list[str]:
     """How the columns of each region end; a name that two regions would share carries the label."""
     endings = [column_name(name) for name in values.names]
     shared = {name for name, times in Counter(endings).items() if times > 1}

@@ -19,6 +19,7 @@ PARAMETERS = {
     "reference.region": {"labels": (1, 2)},
     "reference.csf": {"labels": (1, 2)},
     "mask.erode": {"depth_mm": 4.0},
+    "roi.candidates": {"above_ppm": 0.02, "below_ppm": -0.015, "most_mm3": 1e6, "rim_mm": 0.0},
     "mask.phase_quality": {"threshold": 0.2},
 }
 """What has no default, or one that does nothing to so small a head."""
@@ -126,6 +127,8 @@ def turned(given, axes):
         dims = quantity(name).dims
         if dims == ("axis",):
             return value[list(axes)]
+        if name == "affine":
+            return np.column_stack([value[:, list(axes)], value[:, 3]])
         if dims[-3:] == SPACE:
             lead = len(dims) - 3
             return np.ascontiguousarray(np.transpose(value, (*range(lead), *(lead + axis for axis in axes))))

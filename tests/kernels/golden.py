@@ -107,6 +107,7 @@ def scanned(stage):
         "b0": 3.0,
         "voxel_size": (6.0, 6.0, 9.0),
         "mask": image > 0.5,
+        "affine": np.diag([6.0, 6.0, 9.0, 1.0]),
         "dseg": dseg,
         "chi": phase[0],
         "r2star": 30 * magnitude[1],
@@ -122,7 +123,8 @@ def scanned(stage):
         "field_noise": 1 / np.maximum(magnitude[0], np.float32(0.1)),
         "phase_residual": np.abs(phase[1]) / 7,
     }
-    parameters = {"depth_mm": 7.0} if stage == "mask.erode" else {}
+    chosen = {"mask.erode": {"depth_mm": 7.0}, "roi.candidates": {"above_ppm": 2.9, "below_ppm": -2.9, "most_mm3": 1e5}}
+    parameters = chosen.get(stage, {})
     return of_fields(stage, *(given[name] for name in STAGES[stage].inputs), **parameters)
 
 
@@ -167,6 +169,7 @@ CASES = {
             "weighting.swi",
             "weighting.mip",
             "roi.statistics",
+            "roi.candidates",
         ),
         scanned,
     ),

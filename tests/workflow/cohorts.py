@@ -160,13 +160,15 @@ def regions(
     array: NDArray[Any],
     *,
     csf: NDArray[np.float64] | None = None,
+    candidates: NDArray[np.float64] | None = None,
 ) -> Commit:
-    arrays = {"region_labels": np.array(labels, np.int64), "region_values": array}
+    given = {"region_values": array, "csf_reference": csf, "candidates": candidates}
+    arrays = {name: one for name, one in given.items() if one is not None}
     commit = cohort.write(
         ingested.scan,
         "regions",
         key,
-        arrays if csf is None else {**arrays, "csf_reference": csf},
+        {"region_labels": np.array(labels, np.int64), **arrays},
         attributes={"facts": {"left_out": [], "warnings": []}},
         provenance={"steps": [{"stage": "roi.statistics", "version": 1, "parameters": {}, "cite": ""}]},
         seconds=0.5,

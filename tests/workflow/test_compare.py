@@ -319,3 +319,29 @@ def test_unknown_references_and_statistics_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=words):
         compare.run(with_fluid, **options)
+
+
+def test_candidates_are_listed_with_the_names_of_regions(tmp_path: Path) -> None:
+    made = cohorts.create(tmp_path)
+    rows = [[-1, 30, 36, -9.5, -0.4, 1, 2, 3, 1.25, 7, 4.5], [1, 8, 9.6, 2, 0.3, -10, 20, 30.5, 1.5, 0, np.nan]]
+    for scan, found in (("sub-01", np.array(rows)), ("sub-02", np.zeros((0, 11)))):
+        ingested = cohorts.ingest(made, scan)
+        keyed = cohorts.keys(ingested)
+        cohorts.maps(made, ingested, keyed["maps"])
+        cohorts.regions(made, ingested, keyed["regions"], [0, 7], cohorts.values({0: 0.0, 7: 0.1}), candidates=found)
+    assert "tables/candidates.tsv" in compare.run(made).tables
+    table = tsv(made, "candidates")
+    assert table.index.tolist() == ["sub-01", "sub-01"]
+    assert table["kind"].tolist() == ["diamagnetic", "paramagnetic"]
+    assert table["nearest_region"].tolist()[0] == "red nucleus"
+    assert table.iloc[0][["n", "volume_mm3", "mass", "peak", "x_mm", "distance_mm"]].tolist() == [
+        30, 36, -9.5, -0.4, 1, 4.5,
+    ]  # fmt: skip
+    assert table.iloc[1][["nearest_region", "distance_mm"]].isna().all()
+    dictionary = json.loads((made.place.folder / "tables/candidates.json").read_text())
+    assert list(dictionary) == ["scan", *table.columns]
+
+
+def test_a_cohort_in_which_nobody_looked_has_no_table_of_candidates(cohort: CohortStore) -> None:
+    compare.run(cohort)
+    assert cohort.read_document("tables/candidates.tsv") is None
