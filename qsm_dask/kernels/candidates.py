@@ -143,7 +143,7 @@ def _nearest(labels: NDArray[np.int32], centre: Floats, size: Vector, veins: tup
 
 
 @compiled
-def _count(numbered: NDArray[np.int32], counts: NDArray[np.int64]) -> None:
+def _count(numbered: NDArray[Any], counts: NDArray[np.int64]) -> None:
     for number in numbered.flat:
         counts[number] += 1
 

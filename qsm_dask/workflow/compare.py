@@ -143,9 +143,9 @@ def run(
     cohort.write_document(SCANS, tsv_bytes(_SCAN_COLUMNS, tables.scans))
     cohort.write_document(SCANS_DICTIONARY, json_bytes({column: describe(column) for column in _SCAN_COLUMNS}))
     cohort.write_document(WARNINGS, json_bytes(list(warnings)))
-    written = (REGIONS, WIDE, WIDE_DICTIONARY, SCANS, SCANS_DICTIONARY, WARNINGS)
+    written: tuple[str, ...] = (REGIONS, WIDE, WIDE_DICTIONARY, SCANS, SCANS_DICTIONARY, WARNINGS)
     if tables.searched:
-        columns = {name: describe(name) for name in _KEYS} | CANDIDATE_COLUMNS
+        columns = {**{name: describe(name) for name in _KEYS}, **CANDIDATE_COLUMNS}
         cohort.write_document(CANDIDATES, tsv_bytes(tuple(columns), tables.candidates))
         cohort.write_document(CANDIDATES_DICTIONARY, json_bytes(columns))
         written = (*written, CANDIDATES, CANDIDATES_DICTIONARY)
