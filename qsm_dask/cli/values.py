@@ -23,6 +23,15 @@ def iron(
     reference: Annotated[
         str, typer.Option("--reference", metavar="NAME", help="What susceptibility is made relative to first.")
     ] = "csf",
+    statistic: Annotated[
+        str,
+        typer.Option(
+            "--statistic",
+            metavar="NAME",
+            help="`core_mean` leaves out the edge of a nucleus, which its neighbours fill in part; `mean` takes all of "
+            "it. Also `clipped_mean`, `trimmed_mean` and `weighted_mean`.",
+        ),
+    ] = "core_mean",
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -41,7 +50,7 @@ def iron(
     store = steps.open_store(cohort)
     line = read_calibration(calibration)
     with waiting("reading the region values", quiet=quiet or as_json):
-        summary = workflow.run(store, calibration, reference)
+        summary = workflow.run(store, calibration, reference, statistic)
     if as_json:
         write_json(vars(summary))
     else:

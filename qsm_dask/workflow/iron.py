@@ -29,7 +29,7 @@ _COLUMNS = {
     "reason": "Why there is no iron",
 }
 _UNITS = {"iron": "ug/g", "iron_se": "ug/g", "chi": "ppm", "chi_se": "ppm"}
-_LACKING = "the scan lacks the region or the reference"
+_LACKING = "the scan lacks the region, its core (take another --statistic) or the reference"
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Summary:
     table: str
 
 
-def run(cohort: CohortStore, calibration: str, reference: str = "csf") -> Summary:
+def run(cohort: CohortStore, calibration: str, reference: str = "csf", statistic: str = "core_mean") -> Summary:
     """Write the iron table of a cohort.
 
     Parameters
@@ -60,13 +60,14 @@ def run(cohort: CohortStore, calibration: str, reference: str = "csf") -> Summar
     cohort : the store, with region values.
     calibration : name of one, or a YAML file; see `iron.calibration`.
     reference : what susceptibility is made relative to.
+    statistic : one of `iron.MEANS`.
 
     Raises
     ------
-    ConfigError : no such calibration, or it does not hold for the reference.
+    ConfigError : no such calibration or statistic, or the line does not hold for the reference.
     StoreError : there is no such reference, or the table cannot be written.
     """
-    found = iron.content(cohort, calibration, reference).compute()
+    found = iron.content(cohort, calibration, reference, statistic).compute()
     told = found["region"].values.tolist()
     everywhere = cohort.dataset()["region"].values.tolist()
     refused = {region: iron.obstacle(region) for region in everywhere if region not in told and region != WHOLE}
@@ -89,7 +90,9 @@ def run(cohort: CohortStore, calibration: str, reference: str = "csf") -> Summar
     cohort.write_document(IRON, tsv_bytes(tuple(_COLUMNS), rows))
     cohort.write_document(
         IRON_DICTIONARY,
-        json_bytes({**dictionary, "Calibration": {"name": calibration, **line}, "Reference": reference}),
+        json_bytes(
+            {**dictionary, "Calibration": {"name": calibration, **line}, "Reference": reference, "Statistic": statistic}
+        ),
     )
     empty = ~np.isfinite(found["iron"].values).any(axis=1)
     return Summary(len(table), tuple(told), refused, tuple(found["scan"].values[empty].tolist()), IRON)
