@@ -193,6 +193,9 @@ def compare(
     summary = steps.compare_scans(store, reference=reference, statistics=statistic, quiet=quiet or as_json)
     if as_json:
         write_json(vars(summary))
+    elif summary.without and not quiet:
+        scan, reason = next(iter(summary.without.items()))
+        say(f"          {summary.with_values} of {summary.scans} scans have values; {scan} has none: {reason}")
     raise typer.Exit(1 if summary.damaged else 0)
 
 
