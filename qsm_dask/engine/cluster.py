@@ -29,6 +29,11 @@ from qsm_dask.errors import ConfigError
 class Cluster(Protocol):
     """What a cluster file describes."""
 
+    @property
+    def threads_per_worker(self) -> int:
+        """Threads that the kernels of one scan use."""
+        ...
+
     def open(self) -> AbstractContextManager[Engine]:
         """Start it, and shut it down at the end."""
         ...
