@@ -123,7 +123,7 @@ class Standing:
 
 
 def standings(cohort: CohortStore, read_pipeline: ReadPipeline) -> Iterator[Standing]:
-    """Where every scan stands, sorted by scan; one small GET a scan, more where the index knows too little.
+    """Where every scan stands under the cohort's own pipeline; see `standings_under`.
 
     Parameters
     ----------
@@ -131,7 +131,17 @@ def standings(cohort: CohortStore, read_pipeline: ReadPipeline) -> Iterator[Stan
     read_pipeline : turns the document `PIPELINE` into a pipeline.
     """
     source = read_json(cohort, PIPELINE)
-    pipeline = None if source is None else read_pipeline(source)
+    yield from standings_under(cohort, None if source is None else read_pipeline(source))
+
+
+def standings_under(cohort: CohortStore, pipeline: Planner | None) -> Iterator[Standing]:
+    """Where every scan stands, sorted by scan; one small GET a scan, more where the index knows too little.
+
+    Parameters
+    ----------
+    cohort : the store.
+    pipeline : under which commits count; None where there was none yet.
+    """
     index = cohort.index()
     names = [str(name) for name in index.columns]
     records = (dict(zip(names, values, strict=True)) for values in index.itertuples(index=False))

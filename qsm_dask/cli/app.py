@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from qsm_dask.cli import choices, clusters, cohorts, looks, sweeping, tools
+from qsm_dask.cli import choices, clusters, cohorts, looks, planning, sweeping, tools
 from qsm_dask.cli.console import complain, show_log
 from qsm_dask.cli.stopping import remembering
 from qsm_dask.errors import ConfigError, InputError, QsmError
@@ -49,6 +49,7 @@ _command(_STEPS, cohorts.process)
 _command(_STEPS, cohorts.compare)
 _command(_STEPS, cohorts.report)
 _command(_STEPS, cohorts.export)
+_command(_LOOK, planning.plan)
 _command(_LOOK, looks.status)
 _command(_LOOK, looks.verify)
 _command(_LOOK, sweeping.gc)

@@ -5,6 +5,7 @@ and compared; only then is `COMMIT.json` put, which names that attempt. Readers 
 commits only, so a crash or a rival leaves garbage at worst, never a wrong result.
 """
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -153,7 +154,7 @@ class CohortStore:
         scan, node, key : what was computed, and the digest of all it was computed from.
         arrays : outputs by quantity (or branch of one), with its dtype and axes.
         attributes : what else belongs to the result; JSON, NumPy values are converted.
-        provenance : how it came about; JSON.
+        provenance : how it came about; JSON. The seconds that storing took are added as `store_seconds`.
         seconds, peak_bytes : what it cost.
 
         Returns
@@ -166,7 +167,7 @@ class CohortStore:
         StoreError : an array is not what its name promises, an attribute is no JSON, or
             writing failed; then nothing was committed.
         """
-        where = f"{scan} {node}"
+        started, where = time.perf_counter(), f"{scan} {node}"
         folder = f"{node_folder(scan, node, key)}/{(attempt := uuid4().hex)}"
         entries: attempts.Entries = {}
         try:
@@ -186,6 +187,7 @@ class CohortStore:
             with suppress(StoreError):
                 self._files.remove(folder)
             raise
+        commit = replace(commit, provenance={**provenance, "store_seconds": time.perf_counter() - started})
         self._publish(commit)
         return commit
 
