@@ -1,7 +1,7 @@
 """The command that tells what a run would cost."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,7 +14,7 @@ from qsm_dask.place import Place
 if TYPE_CHECKING:
     from qsm_dask.costs import Sample
     from qsm_dask.pipeline import Pipeline
-    from qsm_dask.store import CohortStore
+    from qsm_dask.store import CohortStore, Commit
     from qsm_dask.workflow.plan import Forecast, Works
 
 _ECHO_S = 0.006
@@ -106,34 +106,28 @@ def plan(
     from qsm_dask.engine import read_spec
     from qsm_dask.engine.fleet import Node, fleet
     from qsm_dask.engine.sizing import worker_for
-    from qsm_dask.scan import Geometry
     from qsm_dask.workflow import plan as workflow
 
     quiet = quiet or as_json
-    steps_of_it = steps.read_pipeline(pipeline)
-    spec = read_spec(cluster)
-    node = Node.of(spec, count=nodes, cpus=node_cpus, memory=node_memory, price=price, speed=speed)
-    known: list[Sample] = [one for url in measured for one in samples(steps.open_store(Place.parse(url)))]
-    store = None if cohort is None else steps.open_store(cohort)
-    said: dict[str, Any] = {}
-    if store is not None:
-        if scans is not None or shape is not None:
-            raise ConfigError("plan: give a COHORT, or --scans and --shape of a study that does not exist yet")
-        with waiting("reading the cohort", quiet=quiet):
-            found = workflow.pending(store, steps_of_it)
-            known += samples(store)
-        works, said = found.works, {"done": found.done, "refused": found.refused}
-    elif scans is None or shape is None:
+    if (cohort is None) == (scans is None and shape is None) or (scans is None) != (shape is None):
         raise ConfigError("plan: give a COHORT, or --scans and --shape of a study that does not exist yet")
+    chosen, spec = steps.read_pipeline(pipeline), read_spec(cluster)
+    node = Node.of(spec, count=nodes, cpus=node_cpus, memory=node_memory, price=price, speed=speed)
+    known = [one for url in measured for one in samples(steps.open_store(Place.parse(url)))]
+    store = None if cohort is None else steps.open_store(cohort)
+    examples: Sequence[Commit] = ()
+    said: dict[str, int] = {}
+    if store is not None:
+        with waiting("reading the cohort", quiet=quiet):
+            found = workflow.pending(store, chosen)
+            known += samples(store)
+        works, examples, said = found.works, found.examples, {"done": found.done, "refused": found.refused}
     else:
-        geometry = Geometry(shape, voxel_size, tuple(_ECHO_S * (echo + 1) for echo in range(echoes)))
-        works = workflow.described(geometry, coils, scans, steps_of_it)
+        works = _described(scans or 0, shape or (0, 0, 0), voxel_size, echoes, coils, chosen)
     size = workflow.largest_task(works)
-    machines = fleet(spec, node, size)
-    lacking = workflow.unmeasured(works, Costs.of(known))
-    if lacking:
-        commits = [found.examples[index] for index in lacking] if store is not None else []
-        known += _calibrate(store, commits, works, steps_of_it, rounds, quiet=quiet)
+    machines = fleet(spec, node, size)  # a cluster that is described wrongly is told before anything is measured
+    if lacking := workflow.unmeasured(works, Costs.of(known)):
+        known += _calibrate(store, [examples[one] for one in lacking if store], works, chosen, rounds, quiet=quiet)
     forecast = workflow.run(works, Costs.of(known), machines, needed_bytes=worker_for(size))
     if as_json:
         write_json(said | workflow.as_dict(forecast))
@@ -142,16 +136,42 @@ def plan(
     raise typer.Exit(1 if forecast.too_large or said.get("refused") else 0)
 
 
+def _described(
+    scans: int,
+    shape: tuple[int, int, int],
+    voxel_size: tuple[float, float, float],
+    echoes: int,
+    coils: int,
+    pipeline: "Pipeline",
+) -> "Works":
+    """The work of a study that does not exist yet."""
+    from qsm_dask.scan import Geometry
+    from qsm_dask.workflow import plan as workflow
+
+    if min(shape) < 1 or min(voxel_size) <= 0.0:
+        raise ConfigError("plan: --shape and --voxel-size are numbers above zero")
+    te = tuple(_ECHO_S * (echo + 1) for echo in range(echoes))
+    return workflow.described(Geometry(shape, voxel_size, te), coils, scans, pipeline)
+
+
 def _calibrate(
-    store: "CohortStore | None", commits: list[Any], works: "Works", pipeline: "Pipeline", rounds: int, *, quiet: bool
+    store: "CohortStore | None",
+    examples: "Sequence[Commit]",
+    works: "Works",
+    pipeline: "Pipeline",
+    rounds: int,
+    *,
+    quiet: bool,
 ) -> "list[Sample]":
     """Measure on copies of scans of the cohort, or on a simulated head."""
     from qsm_dask import calibration
 
     steps.compile_kernels(pipeline, quiet=quiet)
-    with waiting("nothing like it was processed before: measuring a few scans here", quiet=quiet):
+    if not quiet:
+        say("nothing like it was processed before: a few scans are measured on this machine")
+    with waiting("measuring", quiet=quiet):
         if store is not None:
-            return calibration.on_copies(store, commits, pipeline, rounds)
+            return calibration.on_copies(store, examples, pipeline, rounds)
         work = works[0][0]
         return calibration.on_simulated(work.plan.geometry, work.coils, pipeline, rounds)
 
@@ -170,6 +190,11 @@ def _show(forecast: "Forecast", said: Mapping[str, int]) -> None:
         numbers=("seconds", "share"),
     )
     say(f"costs of {forecast.measured_scans} measured scans")
+    if forecast.worker_bytes > 2 * forecast.needed_bytes:
+        say(
+            f"a worker needs {forecast.needed_bytes / 2**30:.1f} GiB and has {forecast.worker_bytes / 2**30:.1f} GiB: "
+            "with less `memory` in the cluster file more of them may share a node"
+        )
     if said.get("done"):
         say(f"{said['done']} scans are done or skipped, and not counted")
     if said.get("refused"):
