@@ -114,6 +114,24 @@ CoilSmoothing = Annotated[
         help="Where coils are combined: smoothing of their phase offsets (`qsm-dask stages`: coils.mcpc3ds).",
     ),
 ]
+Pseudonymise = Annotated[
+    bool,
+    typer.Option(
+        "--pseudonymise",
+        help="Name tasks, which the dashboard shows, by pseudonyms: an HMAC of the scan with the secret in "
+        "QSM_DASK_PSEUDONYM_SECRET.",
+    ),
+]
+Timeout = Annotated[
+    float | None,
+    typer.Option(
+        "--timeout",
+        min=0.01,
+        metavar="MINUTES",
+        help="Give up a scan that is worked on for longer than this; it fails with that reason, and the others go on. "
+        "Never, unless given.",
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars; warnings and errors only.")]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output; implies --quiet.")]
 

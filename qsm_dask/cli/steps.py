@@ -9,6 +9,7 @@ from qsm_dask.cli.console import list_reasons, progress, say, waiting, warn
 from qsm_dask.cli.options import Selection
 from qsm_dask.errors import ConfigError, StoreError
 from qsm_dask.place import Place
+from qsm_dask.pseudonyms import Pseudonyms
 from qsm_dask.shard import Shard
 
 if TYPE_CHECKING:
@@ -23,13 +24,15 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def open_cluster(name: str, *, quiet: bool) -> Iterator["Engine"]:
+def open_cluster(name: str, *, quiet: bool, pseudonymise: bool = False) -> Iterator["Engine"]:
     """Start the cluster that a shipped or own file describes, and shut it down afterwards."""
     from qsm_dask.api import open_engine
 
+    names = Pseudonyms.from_environment() if pseudonymise else str
     with ExitStack() as stack:
         with waiting("starting workers", quiet=quiet):
             engine = stack.enter_context(open_engine(name))
+        engine.name_of = names
         yield engine
 
 
@@ -63,17 +66,23 @@ def compile_kernels(pipeline: "Pipeline", *, quiet: bool) -> None:
 
 
 def run_all(
-    bids: Path, cohort: Place, chosen: Selection, pipeline: str, cluster: str, *, quiet: bool
+    bids: Path,
+    cohort: Place,
+    chosen: Selection,
+    pipeline: str,
+    cluster: str,
+    *,
+    timeout_s: float | None = None,
+    pseudonymise: bool = False,
+    quiet: bool,
 ) -> tuple["Ingested", "Processed", "Compared", str]:
     """Ingest, process, compare and report on one cluster; the summaries and where the page lies."""
     steps = read_pipeline(pipeline)
     with making(cohort) as store:  # before anything that takes time: a place that cannot be reached is told at once
         compile_kernels(steps, quiet=quiet)
-        with open_cluster(cluster, quiet=quiet) as engine:
-            if engine.dashboard and not quiet:
-                say(f"dashboard {engine.dashboard}")
-            ingested = ingest_scans(bids, store, engine, chosen, quiet=quiet)
-            processed = process_scans(store, engine, steps, chosen, quiet=quiet)
+        with open_cluster(cluster, quiet=quiet, pseudonymise=pseudonymise) as engine:
+            ingested = ingest_scans(bids, store, engine, chosen, timeout_s=timeout_s, quiet=quiet)
+            processed = process_scans(store, engine, steps, chosen, timeout_s=timeout_s, quiet=quiet)
             if not quiet:
                 tell_processed(processed)
             compared = compare_scans(store, quiet=quiet)
@@ -89,12 +98,20 @@ def making(cohort: Place) -> Iterator["CohortStore"]:
         yield store
 
 
-def ingest_scans(bids: Path, store: "CohortStore", engine: "Engine", chosen: Selection, *, quiet: bool) -> "Ingested":
+def ingest_scans(
+    bids: Path,
+    store: "CohortStore",
+    engine: "Engine",
+    chosen: Selection,
+    *,
+    timeout_s: float | None = None,
+    quiet: bool,
+) -> "Ingested":
     """Take the chosen scans of a dataset into a cohort."""
     from qsm_dask.workflow import ingest as workflow
 
-    with progress("ingest", quiet=quiet) as shown:
-        summary = workflow.run(bids, store, engine, **vars(chosen), progress=shown)
+    with progress("ingest", quiet=quiet, engine=engine) as shown:
+        summary = workflow.run(bids, store, engine, **vars(chosen), timeout_s=timeout_s, progress=shown)
     if not quiet:
         say(
             f"ingest    {summary.done} converted, {summary.unchanged} unchanged, "
@@ -115,12 +132,13 @@ def process_scans(
     *,
     scans: "Collection[ScanKey] | None" = None,
     shard: Shard | None = None,
+    timeout_s: float | None = None,
     quiet: bool,
 ) -> "Processed":
     """Run a pipeline on the chosen scans of a cohort."""
     from qsm_dask.workflow import process as workflow
 
-    with progress("process", quiet=quiet) as shown:
+    with progress("process", quiet=quiet, engine=engine) as shown:
         summary = workflow.run(
             store,
             engine,
@@ -129,6 +147,7 @@ def process_scans(
             sessions=chosen.sessions,
             scans=scans,
             shard=shard,
+            timeout_s=timeout_s,
             progress=shown,
         )
     if summary.without_labels:

@@ -17,9 +17,12 @@ from typing import Any, Protocol
 from qsm_dask import resources
 from qsm_dask.engine.base import Engine, SerialEngine, gibibytes
 from qsm_dask.engine.batch import HtCondor, Lsf, Pbs, Sge, Slurm
+from qsm_dask.engine.hosted import Aws, Azure, Coiled, Gateway, Gcp
+from qsm_dask.engine.kubernetes import Kubernetes
 from qsm_dask.engine.resources import Machine
 from qsm_dask.engine.running import Running
 from qsm_dask.engine.sizing import AUTO, plan, task_limit, whole
+from qsm_dask.engine.ssh import Ssh
 from qsm_dask.errors import ConfigError
 
 NODE = "node"
@@ -150,11 +153,18 @@ class Local:
 KINDS: dict[str, Any] = {
     "serial": Serial,
     "local": Local,
+    "ssh": Ssh,
     "slurm": Slurm,
     "pbs": Pbs,
     "sge": Sge,
     "lsf": Lsf,
     "htcondor": HtCondor,
+    "kubernetes": Kubernetes,
+    "aws": Aws,
+    "gcp": Gcp,
+    "azure": Azure,
+    "coiled": Coiled,
+    "gateway": Gateway,
     "running": Running,
 }
 

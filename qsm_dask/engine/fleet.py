@@ -6,8 +6,10 @@ from typing import Any
 
 from qsm_dask.engine.base import gibibytes
 from qsm_dask.engine.cluster import NODE, Local, Serial, parse
+from qsm_dask.engine.hosted import Aws, Azure, Gcp
 from qsm_dask.engine.resources import Machine
 from qsm_dask.engine.sizing import AUTO, NANNY, plan, size_of, task_limit, whole, worker_for
+from qsm_dask.engine.ssh import Ssh
 from qsm_dask.errors import ConfigError
 
 
@@ -84,7 +86,7 @@ def fleet(spec: Mapping[str, Any], node: Node, task_bytes: int) -> Fleet:
     """The workers that a cluster file describes; nothing is started or asked.
 
     Where the size of a node is known, as many workers run on it as its processors and memory
-    hold; each takes the file's `memory`, or as much as the largest scan needs where that is `auto`.
+    hold (one, where a machine is a worker); each takes the file's `memory`, or as much as the largest scan needs where that is `auto`.
     Otherwise each job counts as a node of its own.
 
     Parameters
@@ -102,7 +104,11 @@ def fleet(spec: Mapping[str, Any], node: Node, task_bytes: int) -> Fleet:
     own = 0 if isinstance(cluster, Local | Serial) else NANNY
     stated = getattr(cluster, "memory", AUTO)
     size = worker_for(task_bytes) + own if stated == AUTO else size_of(stated)
-    if node.cpus is not None and node.memory is not None:
+    if isinstance(cluster, Ssh):
+        per_node, nodes = cluster.workers_per_host, node.count or len(cluster.hosts)
+    elif isinstance(cluster, Aws | Azure | Gcp):  # each of whose machines is one worker
+        per_node, nodes = 1, node.count or cluster.workers
+    elif node.cpus is not None and node.memory is not None:
         room = size_of(node.memory)
         per_node = min(node.cpus // threads, room // size)
         if per_node < 1:

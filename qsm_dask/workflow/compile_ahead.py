@@ -104,7 +104,7 @@ def _note(pipeline: Pipeline) -> Path:
     Numbers do not count: another threshold calls the same code.
     """
     steps = [[step.stage, _choices(step)] for step in _steps(pipeline)]
-    name = digest_of([llvmlite.binding.get_host_cpu_name(), steps])
+    name = digest_of([llvmlite.binding.get_host_cpu_name(), numba_cache.installation(), steps])
     return Path(os.environ[numba_cache.VARIABLE]) / f"{name}.compiled"
 
 

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from qsm_dask import combination
+from qsm_dask import combination, events
 from qsm_dask.digests import digest_of, digest_of_array
 from qsm_dask.engine.base import Engine, Outcome
 from qsm_dask.engine.resources import PeakMemory
@@ -31,6 +31,7 @@ from qsm_dask.participants import Participants, update
 from qsm_dask.pipeline.steps import Step
 from qsm_dask.provenance import software
 from qsm_dask.store import INGEST_KEY, CohortStore, Recorder
+from qsm_dask.store.commit import plain
 from qsm_dask.store.documents import DATASET
 from qsm_dask.wording import some
 
@@ -38,6 +39,9 @@ Row = dict[str, Any]
 
 VERSION = 1
 """Raised when the same files give other arrays, so that they are read again."""
+
+_CACHED = ("request", "files", "metadata", "combined")
+"""Attributes by which the next ingest knows whether anything changed; no result depends on them."""
 
 _PACKED_BYTES = 64 * 2**20
 _PACKING = 4
@@ -80,6 +84,7 @@ def run(
     filters: Path | None = None,
     phase_sign: str = "auto",
     coil_smoothing_mm: float | None = None,
+    timeout_s: float | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Summary:
     """Index a BIDS dataset and convert each scan that is new or has changed.
@@ -94,6 +99,7 @@ def run(
     filters : BIDS filter file.
     phase_sign : `auto`, `+1`, `-1`, or a list such as `auto,GE=-1,sub-03=-1`.
     coil_smoothing_mm : of the stage that combines coils [mm]; its default if not given.
+    timeout_s : seconds after which a scan is given up.
     progress : called with (scans finished, scans in all, the scan's name).
 
     Raises
@@ -120,12 +126,15 @@ def run(
     ready = [acquisition for acquisition, row in judged if row is None]
     rows = [row for _, row in judged if row is not None]
     task = partial(ingest_scan, cohort, sign, combination.step(combining).parameters)
-    outcomes = engine.map(task, ready, memory=projected_memory, retries=1)
+    outcomes = engine.map(task, ready, memory=projected_memory, retries=1, timeout_s=timeout_s)
     with Recorder(cohort) as recorder:
         recorder.add(rows)
+        for row in rows:
+            events.tell(row)
         for count, outcome in enumerate(outcomes, start=len(rows) + 1):
             rows.append(outcome.value if outcome.ok else _failed_outcome(outcome))
             recorder.add([_indexed(rows[-1])])
+            events.tell(rows[-1], worker=outcome.worker)
             if progress is not None:
                 progress(count, len(acquisitions), str(outcome.key))
         present = {acquisition.key for acquisition in acquisitions}
@@ -175,8 +184,10 @@ def _ingest(cohort: CohortStore, sign: PhaseSign, combining: Step, acquisition: 
     request = _request(acquisition, sign)
     before: Mapping[str, Any] = {"files": {}}
     how = [combining.stage, combining.method.version, dict(combining.parameters)]
-    if commit and commit.attributes.get("request") == request and commit.attributes.get("combined") in (None, how):
-        before = commit.attributes
+    if commit:
+        noted = {**commit.attributes, **cohort.recall(commit)}
+        if noted.get("request") == request and noted.get("combined") in (None, how):
+            before = noted
     stats = changes.stats(acquisition.files)
     if commit and changes.unchanged(stats, before["files"]):
         return commit.row() | {"changed": False}
@@ -188,30 +199,27 @@ def _ingest(cohort: CohortStore, sign: PhaseSign, combining: Step, acquisition: 
         and before.get("metadata") == metadata
         and changes.same_content(_data(acquisition), files, before["files"])
     ):
-        return cohort.amend(key, commit, {**before, "files": files}).row() | {"changed": False}
+        cohort.remember(commit, {name: before.get(name) for name in _CACHED} | {"files": files})
+        return commit.row() | {"changed": False}
     with PeakMemory() as peak:
         reading = read(acquisition, metadata, sign)
         reading, steps = combination.run(combining, reading)
-        attributes = {
-            "request": request,
-            "files": files,
-            "metadata": metadata,
-            "combined": how if steps else None,
-            **_attributes(reading),
-        }
-    if commit and commit.attributes.get("digests") == attributes["digests"]:
-        return cohort.amend(key, commit, attributes).row() | {"changed": False}
-    commit = cohort.write(
+        cached = {"request": request, "files": files, "metadata": metadata, "combined": how if steps else None}
+        results = _attributes(reading)
+    if commit and all(commit.attributes.get(name) == value for name, value in plain(results).items()):
+        cohort.remember(commit, cached)
+        return commit.row() | {"changed": False}
+    made = cohort.write(
         key,
         "ingest",
         INGEST_KEY,
         reading.arrays,
-        attributes=attributes,
+        attributes={**cached, **results},
         provenance={"steps": steps, "software": software(), "time": time.time()},
         seconds=time.perf_counter() - started,
         peak_bytes=peak.bytes,
     )
-    return commit.row() | {"changed": True}
+    return made.row() | {"changed": commit is None or commit.attributes.get("digests") != results["digests"]}
 
 
 def _request(acquisition: Acquisition, sign: PhaseSign) -> str:

@@ -18,7 +18,7 @@ from unittest.mock import patch
 import qsm_dask as qd
 from qsm_dask.engine import SerialEngine
 from qsm_dask.scan import Geometry
-from qsm_dask.store import INGEST_KEY, Commit
+from qsm_dask.store import INGEST_KEY
 from qsm_dask.store.files import LocalFiles
 from qsm_dask.workflow import process, status
 from tests.benchmarks import page
@@ -55,8 +55,8 @@ def make_up(place: Path, scans: int) -> None:
     rows = []
     for number in range(scans):
         key = qd.ScanKey((("sub", f"{number:05d}"),))
-        bare = Commit(key, "ingest", INGEST_KEY, "0" * 32, "0" * 32, {}, attributes, {}, 0.1, 1)
-        rows.append(cohort.amend(key, bare, attributes).row())
+        bare = {"attributes": attributes, "provenance": {}, "seconds": 0.1, "peak_bytes": 1}
+        rows.append(cohort.write(key, "ingest", INGEST_KEY, {}, **bare).row())
         if len(rows) == 256 or number == scans - 1:
             cohort.record(rows)
             rows = []
