@@ -86,7 +86,8 @@ def fleet(spec: Mapping[str, Any], node: Node, task_bytes: int) -> Fleet:
     """The workers that a cluster file describes; nothing is started or asked.
 
     Where the size of a node is known, as many workers run on it as its processors and memory
-    hold (one, where a machine is a worker); each takes the file's `memory`, or as much as the largest scan needs where that is `auto`.
+    hold (one, where a machine is a worker); each takes the file's `memory`, or as much as the largest scan needs
+    where that is `auto`.
     Otherwise each job counts as a node of its own.
 
     Parameters
