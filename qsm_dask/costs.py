@@ -81,7 +81,7 @@ class NodeCost:
 
 
 def samples(cohort: CohortStore, most: int = MOST_SAMPLES) -> list[Sample]:
-    """Scans that are done, spread evenly over a cohort; one small GET a node.
+    """Scans that are done: half of them those that were done last, the others spread evenly; one small GET a node.
 
     Parameters
     ----------
@@ -90,8 +90,12 @@ def samples(cohort: CohortStore, most: int = MOST_SAMPLES) -> list[Sample]:
     """
     index = cohort.index()
     done = index[index["state"] == "done"]
-    names = sorted(done["scan"][done["node"] != _INGEST].unique()) or sorted(done["scan"].unique())
-    chosen = set(names[:: max(1, -(-len(names) // most))])
+    processed = done[done["node"] != _INGEST]
+    of = done if processed.empty else processed
+    names = list(of.groupby("scan")["time"].max().sort_values(ascending=False, kind="stable").index)
+    newest, older = names[: most - most // 2], names[most - most // 2 :]
+    stride = max(1, -(-len(older) // max(most // 2, 1)))
+    chosen = {*newest, *(older[::stride] if most > 1 else ())}
     keys: dict[str, dict[str, str]] = defaultdict(dict)
     for row in done[done["scan"].isin(chosen)].itertuples():
         keys[str(row.scan)][str(row.node)] = str(row.key)

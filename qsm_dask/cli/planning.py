@@ -25,7 +25,7 @@ def plan(
     cohort: Annotated[
         Place | None,
         typer.Argument(
-            metavar="[COHORT]",
+            metavar="COHORT",
             help="Folder or URL of a cohort: what is left to do on its scans. Without it, describe a study.",
             parser=Place.parse,
             show_default=False,
@@ -94,8 +94,9 @@ def plan(
     """Predict what a run costs before it is started: hours, node-hours, money, store size, objects, network.
 
     Costs are those of scans that were processed before, in this cohort or another (`--measured`); where there are none,
-    a few scans are processed here first. The memory that stages declare decides how many scans share a node. Node size
-    and price may stand in the cluster file as well: `node: {count: 100, cpus: 32, memory: 128 GiB, price: 1.5}`.
+    a few scans are processed here first, on up to four processors. The memory that stages declare decides how many
+    scans share a node. Node size and price may stand in the cluster file as well:
+    `node: {count: 100, cpus: 32, memory: 128 GiB, price: 1.5}`.
 
     Exit code 0: every scan fits; 1: some are too large for a worker; 2: wrong usage.
 

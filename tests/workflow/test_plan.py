@@ -116,6 +116,17 @@ def test_a_scan_that_failed_at_ingest_is_refused_and_one_without_phase_is_done(h
     assert (found.done, found.refused) == (3, 1)
 
 
+def test_what_was_done_last_is_among_the_samples(half_done: CohortStore):
+    other = [{"inversion.tkd": {"threshold": 0.3}} if isinstance(step, dict) else step
+             for step in cohorts.PIPELINE["steps"]]  # fmt: skip
+    process.run(half_done, ENGINE, Pipeline.from_mapping(cohorts.PIPELINE))
+    process.run(half_done, ENGINE, Pipeline.from_mapping({**cohorts.PIPELINE, "steps": other}), participants=["02"])
+    (one,) = samples(half_done, most=1)
+    assert one.commits["maps"].provenance["steps"][0]["parameters"]["threshold"] == 0.3
+    assert len(samples(half_done, most=2)) == 2
+    assert len(samples(half_done)) == 4
+
+
 def test_a_cohort_without_scans_is_told(tmp_path: Path):
     with pytest.raises(ConfigError, match="holds no scan yet"):
         plan.pending(cohorts.create(tmp_path), Pipeline.from_mapping(cohorts.PIPELINE))
