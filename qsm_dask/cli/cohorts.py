@@ -140,8 +140,8 @@ def process(
     quiet = quiet or as_json
     chosen = steps.read_pipeline(pipeline)
     store = steps.open_store(cohort)
-    steps.compile_kernels(chosen, quiet=quiet)
     where = cluster or ("serial" if shard else "local")
+    steps.compile_kernels(chosen, steps.threads_of(where), quiet=quiet)
     with steps.open_cluster(where, quiet=quiet, pseudonymise=pseudonymise) as engine:
         scans = Selection(participants=participant_label, sessions=session_id)
         summary = steps.process_scans(

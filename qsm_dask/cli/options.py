@@ -10,10 +10,21 @@ import typer
 from qsm_dask.place import Place
 from qsm_dask.shard import Shard
 
+
+def _dataset(text: str) -> Place:
+    place = Place.parse(text)
+    if place.folder is not None and not place.folder.is_dir():
+        raise typer.BadParameter(f"there is no folder {text}")
+    return place
+
+
 Bids = Annotated[
-    Path,
+    Place,
     typer.Argument(
-        metavar="BIDS", help="Folder of the raw BIDS dataset.", exists=True, file_okay=False, show_default=False
+        metavar="BIDS",
+        help="Folder of the raw BIDS dataset, or its URL (`s3://bucket/name`, `gs://...`, `az://...`).",
+        parser=_dataset,
+        show_default=False,
     ),
 ]
 NewCohort = Annotated[

@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qsm_dask.cli.console import list_reasons, progress, say, waiting, warn
@@ -53,20 +52,27 @@ def read_pipeline(name: str) -> "Pipeline":
     return Pipeline.from_yaml(name)
 
 
-def compile_kernels(pipeline: "Pipeline", *, quiet: bool) -> None:
+def threads_of(cluster: str) -> int:
+    """How many threads a scan is given on the cluster that a file describes."""
+    from qsm_dask.engine import parse, read_spec
+
+    return parse(read_spec(cluster)).threads_per_worker
+
+
+def compile_kernels(pipeline: "Pipeline", threads: int, *, quiet: bool) -> None:
     """Compile once what the pipeline calls, and say so: it is a machine's first run that takes the time."""
     from qsm_dask.workflow import compile_ahead
 
-    if not compile_ahead.is_due(pipeline):
+    if not compile_ahead.is_due(pipeline, threads):
         return
     if not quiet:
         say("compiling kernels, once on this machine (about a minute)")
     with progress("compile", quiet=quiet) as shown:
-        compile_ahead.run(pipeline, progress=shown)
+        compile_ahead.run(pipeline, threads, progress=shown)
 
 
 def run_all(
-    bids: Path,
+    bids: Place,
     cohort: Place,
     chosen: Selection,
     pipeline: str,
@@ -79,7 +85,7 @@ def run_all(
     """Ingest, process, compare and report on one cluster; the summaries and where the page lies."""
     steps = read_pipeline(pipeline)
     with making(cohort) as store:  # before anything that takes time: a place that cannot be reached is told at once
-        compile_kernels(steps, quiet=quiet)
+        compile_kernels(steps, threads_of(cluster), quiet=quiet)
         with open_cluster(cluster, quiet=quiet, pseudonymise=pseudonymise) as engine:
             ingested = ingest_scans(bids, store, engine, chosen, timeout_s=timeout_s, quiet=quiet)
             processed = process_scans(store, engine, steps, chosen, timeout_s=timeout_s, quiet=quiet)
@@ -99,7 +105,7 @@ def making(cohort: Place) -> Iterator["CohortStore"]:
 
 
 def ingest_scans(
-    bids: Path,
+    bids: Place,
     store: "CohortStore",
     engine: "Engine",
     chosen: Selection,
@@ -111,7 +117,7 @@ def ingest_scans(
     from qsm_dask.workflow import ingest as workflow
 
     with progress("ingest", quiet=quiet, engine=engine) as shown:
-        summary = workflow.run(bids, store, engine, **vars(chosen), timeout_s=timeout_s, progress=shown)
+        summary = workflow.run(bids.url, store, engine, **vars(chosen), timeout_s=timeout_s, progress=shown)
     if not quiet:
         say(
             f"ingest    {summary.done} converted, {summary.unchanged} unchanged, "
@@ -166,7 +172,7 @@ def repair(store: "CohortStore", engine: "Engine", damages: "Sequence[Damage]", 
     withdrawn = workflow.run(store, [(one.scan, one.node, one.key) for one in damages if one.node])
     failures |= withdrawn.failures
     if withdrawn.pipeline is not None and withdrawn.scans:
-        compile_kernels(withdrawn.pipeline, quiet=quiet)
+        compile_kernels(withdrawn.pipeline, engine.threads, quiet=quiet)
         scans = withdrawn.scans
         summary = process_scans(store, engine, withdrawn.pipeline, Selection(), scans=scans, quiet=quiet)
         failures |= summary.failures

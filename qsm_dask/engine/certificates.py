@@ -8,8 +8,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qsm_dask.engine.scratch import own_folder
 from qsm_dask.errors import ConfigError
+from qsm_dask.scratch import own_folder
 
 if TYPE_CHECKING:
     from distributed import Security

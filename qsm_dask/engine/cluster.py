@@ -32,6 +32,11 @@ NODE = "node"
 class Cluster(Protocol):
     """What a cluster file describes."""
 
+    @property
+    def threads_per_worker(self) -> int:
+        """Threads that the kernels of one scan use."""
+        ...
+
     def open(self) -> AbstractContextManager[Engine]:
         """Start it, and shut it down at the end."""
         ...

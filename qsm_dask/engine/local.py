@@ -19,10 +19,10 @@ from qsm_dask import numba_cache
 from qsm_dask.engine.base import Engine, gibibytes
 from qsm_dask.engine.dask import DaskEngine, NoRoomError
 from qsm_dask.engine.resources import Machine
-from qsm_dask.engine.scratch import own_folder
 from qsm_dask.engine.settings import SETTINGS, quiet, thread_environment
 from qsm_dask.engine.sizing import BASELINE
 from qsm_dask.errors import ConfigError
+from qsm_dask.scratch import own_folder
 
 _SETTINGS = {
     **SETTINGS,

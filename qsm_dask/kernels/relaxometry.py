@@ -97,26 +97,30 @@ def _map(fit: Any, magnitude: NDArray[Any], times: Times, mask: NDArray[Any], ma
 
 @compiled
 def _arlo(signal: Real, te: Times, inside: Mask, most: float, rate: Real) -> None:
+    """Row by row, without a branch in a row: so it runs nearly as fast as the echoes come from memory."""
     echoes, nx, ny, nz = signal.shape
     third = (te[-1] - te[0]) / (te.size - 1) / 3
+    squares, products, drops = np.empty(nz), np.empty(nz), np.empty(nz)
     for x in range(nx):
         for y in range(ny):
+            within = inside[x, y]
+            if not within.any():
+                continue
+            squares[:], products[:], drops[:] = 0.0, 0.0, 0.0
+            for echo in range(2, echoes):
+                first, second, last = signal[echo - 2, x, y], signal[echo - 1, x, y], signal[echo, x, y]
+                for z in range(nz):
+                    integral = third * (float(first[z]) + 4 * float(second[z]) + float(last[z]))
+                    drop = float(first[z]) - float(last[z])
+                    squares[z] += integral * integral
+                    products[z] += integral * drop
+                    drops[z] += drop * drop
+            row = rate[x, y]
             for z in range(nz):
-                if not inside[x, y, z]:
-                    continue
-                squares, products, drops = 0.0, 0.0, 0.0
-                first, second = float(signal[0, x, y, z]), float(signal[1, x, y, z])
-                for echo in range(2, echoes):
-                    last = float(signal[echo, x, y, z])
-                    integral = third * (first + 4 * second + last)
-                    drop = first - last
-                    squares += integral * integral
-                    products += integral * drop
-                    drops += drop * drop
-                    first, second = second, last
-                below = squares + third * products
-                above = products + third * drops
-                rate[x, y, z] = min(most, max(0.0, above / below)) if below > 0 else 0.0
+                below = squares[z] + third * products[z]
+                above = products[z] + third * drops[z]
+                found = min(most, max(0.0, above / below))
+                row[z] = found if within[z] and below > 0 else 0.0
 
 
 @compiled

@@ -270,7 +270,8 @@ def _sync_folder(folder: str) -> None:
 def files_at(place: Place, *, hasty: bool = False) -> Files:
     """The backend of a place; a hasty one soon tells that a server does not answer, as a mistyped address does not."""
     if place.folder is None:
-        from qsm_dask.store.objects import PATIENCE_S, ObjectFiles  # what needs an extra is imported when asked for
+        from qsm_dask.objectstore import PATIENCE_S
+        from qsm_dask.store.objects import ObjectFiles  # what needs an extra is imported when asked for
 
         return ObjectFiles(place.url, _HASTE_S if hasty else PATIENCE_S)
     return LocalFiles(place.folder)

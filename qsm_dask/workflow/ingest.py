@@ -6,7 +6,8 @@ in a sidecar, a copy with new times or another compression changes nothing downs
 """
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,9 +17,9 @@ from qsm_dask import combination, events
 from qsm_dask.digests import digest_of, digest_of_array
 from qsm_dask.engine.base import Engine, Outcome
 from qsm_dask.engine.resources import PeakMemory
-from qsm_dask.errors import InputError, NoPhase, StageError
+from qsm_dask.errors import ConfigError, InputError, NoPhase, StageError
 from qsm_dask.io import bids as dataset
-from qsm_dask.io import changes
+from qsm_dask.io import changes, remote
 from qsm_dask.io import derivatives as maps
 from qsm_dask.io.acquisition import Acquisition
 from qsm_dask.io.documents import json_bytes
@@ -29,6 +30,7 @@ from qsm_dask.io.series import Reading, needs_phase, outline, read
 from qsm_dask.io.sidecars import resolve
 from qsm_dask.participants import Participants, update
 from qsm_dask.pipeline.steps import Step
+from qsm_dask.place import Place
 from qsm_dask.provenance import software
 from qsm_dask.store import INGEST_KEY, CohortStore, Recorder
 from qsm_dask.store.commit import plain
@@ -74,7 +76,7 @@ class Summary:
 
 
 def run(
-    bids: Path,
+    bids: str | Path,
     cohort: CohortStore,
     engine: Engine,
     *,
@@ -91,7 +93,7 @@ def run(
 
     Parameters
     ----------
-    bids : root of the dataset.
+    bids : root of the dataset, a folder or a URL.
     cohort : where the scans go.
     engine : where tasks run.
     derivatives : folders with existing maps, `DIR` or `DIR:quantity[=units],…`.
@@ -107,14 +109,14 @@ def run(
     InputError : the dataset or what was chosen of it does not exist.
     ConfigError : an option or the filter file is wrong.
     """
-    root = bids.absolute()
     sign = PhaseSign.parse(phase_sign)
     chosen = Filters.load(filters) if filters else None
     combining = {} if coil_smoothing_mm is None else {"smoothing_mm": coil_smoothing_mm}
-    sources = maps.parse(derivatives, root)
-    index = dataset.index(root, participants=participants, sessions=sessions, filters=chosen)
-    acquisitions = maps.attach(index.acquisitions, sources, chosen)
-    about, people = dataset.description(root), dataset.participants(root)
+    with _tree(Place.parse(bids)) as (root, located):
+        sources = maps.parse([_below(spec, bids, root) for spec in derivatives], root)
+        index = dataset.index(root, participants=participants, sessions=sessions, filters=chosen)
+        acquisitions = located(maps.attach(index.acquisitions, sources, chosen))
+        about, people = dataset.description(root), dataset.participants(root)
     whole = not (participants or sessions or filters)
     if people is not None and not whole:  # who was left out on purpose does not belong to the cohort
         people = people[people["participant_id"].isin({acquisition.key.subject for acquisition in acquisitions})]
@@ -143,6 +145,26 @@ def run(
     return _summary(rows, gone, [*index.warnings, *_noted(acquisitions), *Participants(people).doubles()])
 
 
+@contextmanager
+def _tree(place: Place) -> Iterator[tuple[Path, Callable[[Sequence[Acquisition]], Sequence[Acquisition]]]]:
+    """Where the names of a dataset's files can be looked at, and what tells of its scans where they truly lie."""
+    if place.folder is not None:
+        yield place.folder, lambda acquisitions: acquisitions
+        return
+    with remote.mirrored(place.url) as mirror:
+        yield mirror.root, mirror.located
+
+
+def _below(spec: str, bids: str | Path, root: Path) -> str:
+    """A derivatives folder of a dataset at a URL, in its tree on this machine."""
+    if "://" not in spec:
+        return spec
+    url = str(bids).rstrip("/")
+    if not spec.startswith(f"{url}/"):
+        raise ConfigError(f"--derivatives {spec}: at a URL they lie below the dataset's, {url}")
+    return f"{root}{spec.removeprefix(url)}"
+
+
 def ingest_scan(cohort: CohortStore, sign: PhaseSign, combining: Mapping[str, Any], acquisition: Acquisition) -> Row:
     """Convert one scan unless it is as it was; the task that workers execute.
 
@@ -152,7 +174,8 @@ def ingest_scan(cohort: CohortStore, sign: PhaseSign, combining: Mapping[str, An
     """
     started = time.perf_counter()
     try:
-        return _ingest(cohort, sign, combination.step(combining), acquisition, started)
+        with ExitStack() as fetched:
+            return _ingest(cohort, sign, combination.step(combining), acquisition, started, fetched)
     except NoPhase as error:
         return _row(acquisition, "skipped", str(error))
     except (InputError, StageError) as error:
@@ -178,7 +201,9 @@ def projected_memory(acquisition: Acquisition) -> int:
     return max(packing, combination.projected_bytes(found) + found.maps * volume)
 
 
-def _ingest(cohort: CohortStore, sign: PhaseSign, combining: Step, acquisition: Acquisition, started: float) -> Row:
+def _ingest(
+    cohort: CohortStore, sign: PhaseSign, combining: Step, acquisition: Acquisition, started: float, fetched: ExitStack
+) -> Row:
     key = acquisition.key
     commit = cohort.intact(key, "ingest", INGEST_KEY)
     request = _request(acquisition, sign)
@@ -191,6 +216,7 @@ def _ingest(cohort: CohortStore, sign: PhaseSign, combining: Step, acquisition: 
     stats = changes.stats(acquisition.files)
     if commit and changes.unchanged(stats, before["files"]):
         return commit.row() | {"changed": False}
+    acquisition = fetched.enter_context(remote.at_hand(acquisition))
     files = changes.with_content(acquisition.files, stats, before["files"])
     metadata = {image.file.label: resolve(image.sidecars) for image in acquisition.images}
     metadata |= {found.file.label: resolve(found.sidecars) for found in acquisition.maps}

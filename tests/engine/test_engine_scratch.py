@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from qsm_dask.engine.scratch import own_folder, sweep
+from qsm_dask.scratch import own_folder, sweep
 
 _OWNER = """
 import sys, time
-from qsm_dask.engine.scratch import own_folder
+from qsm_dask.scratch import own_folder
 with own_folder(sys.argv[1], "run-") as folder:
     print(folder, flush=True)
     time.sleep(300)

@@ -9,7 +9,7 @@ import pytest
 from qsm_dask import numba_cache
 from qsm_dask.pipeline import Pipeline
 from qsm_dask.workflow import compile_ahead
-from tests.benchmarks.bench_first_call import first_scan
+from tests.benchmarks.first_scan import first_scan
 
 QUICK = {"name": "quick", "goal": ["mask"], "steps": ["mask.magnitude"]}
 
@@ -68,6 +68,11 @@ def test_a_step_that_cannot_run_on_the_tiny_head_is_passed_over():
     compile_ahead.compile_steps(pipeline, lambda *step: told.append(step[2]))
     assert told[-1] == ""
     assert np.unique(told).size == len(told) == 8
+
+
+def test_several_threads_call_other_code():
+    pipeline = Pipeline.from_mapping(QUICK)
+    assert compile_ahead._note(pipeline, 2) == compile_ahead._note(pipeline, 4) != compile_ahead._note(pipeline, 1)
 
 
 def test_another_copy_of_the_sources_is_compiled_for_itself(tmp_path, monkeypatch):
