@@ -25,7 +25,9 @@ FEW_COILS, MANY_COILS = 2, 8
 """With so many are coils combined, to tell what one coil more costs."""
 
 
-def on_copies(cohort: CohortStore, scans: Sequence[Commit], pipeline: Pipeline, rounds: int = ROUNDS) -> list[Sample]:
+def on_copies(
+    cohort: CohortStore, scans: Sequence[Commit], pipeline: Pipeline, *, threads: int = 1, rounds: int = ROUNDS
+) -> list[Sample]:
     """Process copies of some scans in a scratch cohort; the cohort itself stays as it is.
 
     Parameters
@@ -33,6 +35,7 @@ def on_copies(cohort: CohortStore, scans: Sequence[Commit], pipeline: Pipeline, 
     cohort : where the scans lie.
     scans : their ingest commits.
     pipeline : what is measured.
+    threads : of one scan.
     rounds : how many of its copies each worker runs.
 
     Raises
@@ -40,12 +43,14 @@ def on_copies(cohort: CohortStore, scans: Sequence[Commit], pipeline: Pipeline, 
     DamageError : an array of a scan is damaged.
     StageError : the pipeline fails on one of them.
     """
-    compile_ahead.run(pipeline)
-    with tempfile.TemporaryDirectory(prefix="qsm-dask-plan-") as folder, _engine() as engine:
+    compile_ahead.run(pipeline, threads)
+    with tempfile.TemporaryDirectory(prefix="qsm-dask-plan-") as folder, _engine(threads) as engine:
         return _measure(engine, cohort, scans, pipeline, rounds, Path(folder))
 
 
-def on_simulated(geometry: Geometry, coils: int, pipeline: Pipeline, rounds: int = ROUNDS) -> list[Sample]:
+def on_simulated(
+    geometry: Geometry, coils: int, pipeline: Pipeline, *, threads: int = 1, rounds: int = ROUNDS
+) -> list[Sample]:
     """Simulate a head of this geometry, ingest it and process copies of it.
 
     Parameters
@@ -53,12 +58,13 @@ def on_simulated(geometry: Geometry, coils: int, pipeline: Pipeline, rounds: int
     geometry : its matrix and echo times count; a head always fills the same field of view.
     coils : receive coils kept apart; of more than a few, what one more costs is measured.
     pipeline : what is measured.
+    threads : of one scan.
     rounds : how many copies each worker runs.
     """
-    compile_ahead.run(pipeline)
+    compile_ahead.run(pipeline, threads)
     counts = (0,) if coils == 1 else (coils,) if coils <= MANY_COILS else (FEW_COILS, MANY_COILS)
     found: list[Sample] = []
-    with tempfile.TemporaryDirectory(prefix="qsm-dask-plan-") as folder, _engine() as engine:
+    with tempfile.TemporaryDirectory(prefix="qsm-dask-plan-") as folder, _engine(threads) as engine:
         for count in counts:
             cohort = _ingested(engine, Path(folder, f"coils-{count}"), geometry, count)
             found += samples(cohort)
@@ -66,8 +72,9 @@ def on_simulated(geometry: Geometry, coils: int, pipeline: Pipeline, rounds: int
         return found + _measure(engine, cohort, scans, pipeline, rounds, Path(folder))
 
 
-def _engine() -> AbstractContextManager[Engine]:
-    return open_engine({"kind": "local", "workers": min(Machine.here().cpus, MOST_WORKERS)})
+def _engine(threads: int) -> AbstractContextManager[Engine]:
+    workers = max(1, min(Machine.here().cpus // threads, MOST_WORKERS))
+    return open_engine({"kind": "local", "workers": workers, "threads_per_worker": threads})
 
 
 def _ingested(engine: Engine, folder: Path, geometry: Geometry, coils: int) -> CohortStore:

@@ -128,7 +128,8 @@ def plan(
     size = workflow.largest_task(works)
     machines = fleet(spec, node, size)  # a cluster that is described wrongly is told before anything is measured
     if lacking := workflow.unmeasured(works, Costs.of(known)):
-        known += _calibrate(store, [examples[one] for one in lacking if store], works, chosen, rounds, quiet=quiet)
+        likes = [examples[one] for one in lacking if store]
+        known += _calibrate(store, likes, works, chosen, steps.threads_of(cluster), rounds, quiet=quiet)
     forecast = workflow.run(works, Costs.of(known), machines, needed_bytes=worker_for(size))
     if as_json:
         write_json(said | workflow.as_dict(forecast))
@@ -160,6 +161,7 @@ def _calibrate(
     examples: "Sequence[Commit]",
     works: "Works",
     pipeline: "Pipeline",
+    threads: int,
     rounds: int,
     *,
     quiet: bool,
@@ -167,14 +169,14 @@ def _calibrate(
     """Measure on copies of scans of the cohort, or on a simulated head."""
     from qsm_dask import calibration
 
-    steps.compile_kernels(pipeline, quiet=quiet)
+    steps.compile_kernels(pipeline, threads, quiet=quiet)
     if not quiet:
         say("nothing like it was processed before: a few scans are measured on this machine")
     with waiting("measuring", quiet=quiet):
         if store is not None:
-            return calibration.on_copies(store, examples, pipeline, rounds)
+            return calibration.on_copies(store, examples, pipeline, threads=threads, rounds=rounds)
         work = works[0][0]
-        return calibration.on_simulated(work.plan.geometry, work.coils, pipeline, rounds)
+        return calibration.on_simulated(work.plan.geometry, work.coils, pipeline, threads=threads, rounds=rounds)
 
 
 def _show(forecast: "Forecast", said: Mapping[str, int]) -> None:

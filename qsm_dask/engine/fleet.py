@@ -101,7 +101,7 @@ def fleet(spec: Mapping[str, Any], node: Node, task_bytes: int) -> Fleet:
     ConfigError : the description is wrong, tells too little, or a node is too small for one worker.
     """
     cluster = parse(spec)
-    threads = int(getattr(cluster, "threads_per_worker", 1))
+    threads = cluster.threads_per_worker
     own = 0 if isinstance(cluster, Local | Serial) else NANNY
     stated = getattr(cluster, "memory", AUTO)
     size = worker_for(task_bytes) + own if stated == AUTO else size_of(stated)

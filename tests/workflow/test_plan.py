@@ -135,8 +135,8 @@ def test_a_cohort_without_scans_is_told(tmp_path: Path):
 def test_calibration_measures_what_was_not_and_leaves_the_cohort_alone(
     half_done: CohortStore, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(calibration, "_engine", lambda: nullcontext(ENGINE))
-    monkeypatch.setattr(calibration.compile_ahead, "run", lambda _pipeline: None)
+    monkeypatch.setattr(calibration, "_engine", lambda _threads: nullcontext(ENGINE))
+    monkeypatch.setattr(calibration.compile_ahead, "run", lambda *_: None)
     other = Pipeline.from_mapping(
         {**cohorts.PIPELINE, "steps": [{"inversion.tkd": {"threshold": 0.3}} if isinstance(step, dict) else step
                                        for step in cohorts.PIPELINE["steps"]]}
