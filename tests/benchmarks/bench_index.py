@@ -142,7 +142,7 @@ def main() -> int:
         f"open, and name every scan: {opening:.2f} s; {of_opening['list']} listings, {of_opening['get']} objects read",
         f"`status`: {looking:.2f} s; {of_looking['list']} listings, {of_looking['get']} objects read",
         f"`process` when nothing is left to do, in one process: {running:.2f} ms a scan",
-        f"recording three nodes of every scan: the driver's memory changes by {growth:+.1f} MiB after the first {SETTLED:.0%}",
+        f"recording 3 nodes of every scan: the driver changes by {growth:+.1f} MiB after the first {SETTLED:.0%}",
     )
     if options.docs:
         told = [f"A cohort of {options.scans} scans (processor time):", "", *(f"- {line}" for line in lines)]

@@ -3,4 +3,4 @@
 # UK Biobank on 100 nodes.
 source "$(dirname "$0")/common.sh"
 python tests/benchmarks/bench_plan.py --study --docs docs
-python tests/benchmarks/bench_plan.py --scans 40 --within 25 --docs docs
+python tests/benchmarks/bench_plan.py --scans 120 --within 25 --docs docs
