@@ -369,11 +369,28 @@ class CohortStore:
         """The content of a document, or None if there is none."""
         return self._files.get(check_document_name(name))
 
-    def dataset(self) -> "xr.Dataset":
-        """The region values of all scans that are done, labelled and lazy; see `datasets.cohort_dataset`."""
+    def dataset(self, reference: str | None = None) -> "xr.Dataset":
+        """The region values of all scans that are done, labelled and lazy; see `datasets.cohort_dataset`.
+
+        Parameters
+        ----------
+        reference : what chi shall be relative to: `csf`, `whole_brain`, any region, or several joined by `+`; what the
+            pipeline chose if not given.
+
+        Raises
+        ------
+        StoreError : there is no such reference.
+        DamageError : the index is damaged, or (when computed) a commit is.
+        """
         from qsm_dask.store.datasets import cohort_dataset
 
-        return cohort_dataset(self)
+        return cohort_dataset(self, reference)
+
+    def references(self) -> "xr.DataArray":
+        """Offset, SD and size of all that chi may be referred to, scan by scan; see `datasets.cohort_references`."""
+        from qsm_dask.store.datasets import cohort_references
+
+        return cohort_references(self)
 
     def scan(self, key: ScanKey | str) -> "xr.Dataset":
         """The maps of one scan, labelled and lazy; see `datasets.scan_dataset`."""

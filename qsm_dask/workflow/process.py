@@ -20,6 +20,7 @@ from qsm_dask.errors import ConfigError, DamageError, QsmError
 from qsm_dask.io.documents import json_bytes
 from qsm_dask.pipeline import NodeResult, Pipeline, Plan
 from qsm_dask.provenance import software
+from qsm_dask.quantities import COORDINATES
 from qsm_dask.scan import Geometry, ScanKey
 from qsm_dask.shard import Shard
 from qsm_dask.store import INGEST_KEY, CohortStore, Commit, Recorder
@@ -184,11 +185,19 @@ def _commit(
         result.node,
         node_key,
         result.outputs,
-        attributes={"facts": {"left_out": list(plan.left_out), "warnings": warnings}},
+        attributes={"facts": {"left_out": list(plan.left_out), "warnings": warnings, **_maps_of(result)}},
         provenance={"steps": [dict(step) for step in result.steps], "software": software(), "time": time.time()},
         seconds=result.seconds,
         peak_bytes=peak_bytes,
     )
+
+
+def _maps_of(result: NodeResult) -> dict[str, list[str]]:
+    """Which maps the region values are of, for those who open a cohort without reading any."""
+    values = result.outputs.get("region_values")
+    if values is None:
+        return {}
+    return {"maps": [name for name, rows in zip(COORDINATES["map"], values, strict=True) if np.isfinite(rows).any()]}
 
 
 @contextmanager
