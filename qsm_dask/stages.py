@@ -217,7 +217,7 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
         "reference.region": Stage(reference.region, ("chi", "chi_reference"), region_reference, "10.1002/mrm.30006"),
         "reference.csf": Stage(reference.csf, ("csf_reference",), volumes(3.5), "10.1002/mrm.26946"),
         "relaxometry.arlo": Stage(
-            relaxometry.arlo, ("r2star",), volumes(1.1), "10.1002/mrm.25137", applies=three_equispaced_echoes
+            relaxometry.arlo, ("r2star",), volumes(1.1), "10.1002/mrm.25137", applies=three_equispaced_echoes, version=2
         ),
         "relaxometry.loglinear": Stage(relaxometry.loglinear, ("r2star",), volumes(1.1), applies=two_echoes),
         "relaxometry.nonlinear": Stage(

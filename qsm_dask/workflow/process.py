@@ -28,10 +28,6 @@ from qsm_dask.store.documents import PIPELINE
 
 Row = dict[str, Any]
 
-_HEADROOM = 1.1
-"""Allocators fragment: a worker needs a little more than the arrays themselves."""
-
-
 _LOG = logging.getLogger(__name__)
 
 
@@ -257,7 +253,7 @@ def _unfinished(cohort: CohortStore, key: ScanKey, plan: Plan) -> tuple[str, str
 
 def _projected(plans: Mapping[ScanKey, Plan], key: ScanKey) -> int:
     """Peak memory of the scan's pipeline [bytes], the process's own not included."""
-    return int(_HEADROOM * plans[key].peak_bytes())
+    return plans[key].task_bytes()
 
 
 def _chosen(
