@@ -28,6 +28,7 @@ def candidates(
     above_ppm: float = 0.20,
     below_ppm: float = -0.10,
     rim_mm: float = 4.0,
+    least_voxels: int = 5,
     least_mm3: float = 4.0,
     most_mm3: float = 2000.0,
     most_elongation: float = 3.0,
@@ -50,6 +51,7 @@ def candidates(
     above_ppm : least susceptibility of paramagnetic candidates [ppm].
     below_ppm : greatest susceptibility of diamagnetic candidates [ppm]; -0.1 as choroid plexus of 60 HU.
     rim_mm : no candidate whose middle lies closer to the edge of the mask [mm].
+    least_voxels : of a candidate; fewer do not tell a ball from a piece of a vein.
     least_mm3, most_mm3 : volume of a candidate [mm3].
     most_elongation : greatest ratio of a candidate's length to its width.
     vein_labels : numbers of veins in the label image, which belong to no candidate.
@@ -73,7 +75,13 @@ def candidates(
     inside = series.inside(mask)
     values = series.volume("chi", chi, inside)
     size = check_voxel_size(voxel_size)
-    check_positive(above_ppm=above_ppm, least_mm3=least_mm3, most_mm3=most_mm3, most_elongation=most_elongation)
+    check_positive(
+        above_ppm=above_ppm,
+        least_voxels=least_voxels,
+        least_mm3=least_mm3,
+        most_mm3=most_mm3,
+        most_elongation=most_elongation,
+    )
     if not below_ppm < 0 or not rim_mm >= 0:
         raise ValueError(f"below_ppm is {below_ppm} and rim_mm {rim_mm}: the one is negative, the other is not")
     position = np.asarray(affine, np.float64)
@@ -88,7 +96,8 @@ def candidates(
         numbered, number = ndimage.label(strong, _TOUCHING)
         counts = np.zeros(number + 1, np.int64)
         _count(numbered, counts)
-        fitting = (counts * voxel_mm3 >= least_mm3) & (counts * voxel_mm3 <= most_mm3)
+        volumes = counts * voxel_mm3
+        fitting = (counts >= least_voxels) & (volumes >= least_mm3) & (volumes <= most_mm3)
         boxes = ndimage.find_objects(numbered)
         for chosen in np.flatnonzero(fitting[1:]) + 1:
             found = _describe(values, numbered, int(chosen), boxes[chosen - 1], size)

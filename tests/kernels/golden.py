@@ -125,7 +125,10 @@ def scanned(stage):
         "field_noise": 1 / np.maximum(magnitude[0], np.float32(0.1)),
         "phase_residual": np.abs(phase[1]) / 7,
     }
-    chosen = {"mask.erode": {"depth_mm": 7.0}, "roi.candidates": {"above_ppm": 2.9, "below_ppm": -2.9, "most_mm3": 1e5}}
+    chosen = {
+        "mask.erode": {"depth_mm": 7.0},
+        "roi.candidates": {"above_ppm": 2.9, "below_ppm": -2.9, "most_mm3": 1e5, "least_voxels": 1},
+    }
     parameters = chosen.get(stage, {})
     return of_fields(stage, *(given[name] for name in STAGES[stage].inputs), **parameters)
 

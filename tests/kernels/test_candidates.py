@@ -64,7 +64,9 @@ def test_a_bleed_and_a_calcification_are_found_and_nothing_else(head):
         ({"most_elongation": 99.0}, [-1, 1, 1]),  # the vein too
         ({"most_elongation": 99.0, "vein_labels": (40,)}, [-1, 1]),
         ({"rim_mm": 0.0}, [-1, 1, 1]),  # and what lies at the rim
-        ({"least_mm3": 1.0}, [-1, 1, 1]),  # and the single voxel
+        ({"least_mm3": 1.0, "least_voxels": 1}, [-1, 1, 1]),  # and the single voxel
+        ({"least_mm3": 1.0}, [-1, 1]),
+        ({"least_voxels": 1}, [-1, 1]),
         ({"most_mm3": 70.0}, [1]),
         ({"above_ppm": 0.55}, [-1]),
         ({"below_ppm": -0.5}, [1]),
