@@ -49,9 +49,10 @@ def stencil(voxel_size):
     return {step: weight for step, weight in weights.items() if weight}
 
 
-def plain_lbv(field, mask, voxel_size):
-    """The background from its boundary values, by a direct solver in float64."""
-    unknown = ndimage.binary_erosion(mask, ndimage.generate_binary_structure(3, 2))
+def plain_lbv(field, mask, voxel_size, unknown=None):
+    """What is left of a field, by a direct solver in float64; unknown are the voxels below the surface by default."""
+    if unknown is None:
+        unknown = ndimage.binary_erosion(mask, ndimage.generate_binary_structure(3, 2))
     number = np.full(mask.shape, -1)
     number[unknown] = np.arange(unknown.sum())
     matrix, right = sparse.lil_matrix((unknown.sum(),) * 2), np.zeros(unknown.sum())
@@ -100,9 +101,35 @@ def test_operator_and_preconditioner_are_symmetric_and_positive(shape, voxel_siz
 )
 def test_iterations_do_not_grow_with_the_grid(shape, voxel_size):
     _, field, mask = head(shape, voxel_size, noise=0.001)
-    _, _, solved = lbv(field, mask, voxel_size)
+    _, _, solved = lbv(field, mask, voxel_size, refine=False)
     assert solved.converged
     assert solved.iterations <= 12
+    _, _, twice = lbv(field, mask, voxel_size)
+    assert twice.converged
+    assert solved.iterations < twice.iterations <= 24
+
+
+def test_the_second_layer_has_the_mean_of_two_readings_and_the_background_below_it_is_harmonic():
+    """Of a small mask, where no polynomials are fitted: against a direct solution by SciPy."""
+    voxel_size = (1.0, 1.3, 2.1)
+    rng = np.random.default_rng(3)
+    mask = np.zeros((12, 11, 10), bool)
+    mask[1:11, 1:10, 1:9] = True
+    field = rng.standard_normal(mask.shape)
+    field[5, 2, 4] = 40.0
+    once = plain_lbv(field, mask, voxel_size)
+    kept = enclosed(mask) & ndimage.binary_erosion(mask)
+    layer = kept & ~ndimage.binary_erosion(mask, iterations=2)
+    limit = 3 * 1.4826 * np.median(np.abs(once[layer]))
+    assert abs(once[5, 2, 4]) > limit
+    half = np.where(layer, np.clip(once, -limit, limit) / 2, 0.0)
+    truth = once - half
+    below = plain_lbv(half, mask, voxel_size, unknown=kept & ~layer)
+    truth = np.where(layer, truth, truth + below)
+    local, same, solved = lbv(field.astype(np.float32), mask, voxel_size, tolerance=1e-6)
+    assert solved.converged
+    np.testing.assert_array_equal(same, kept)
+    np.testing.assert_allclose(local[kept], truth[kept], atol=2e-4)
 
 
 @pytest.mark.parametrize("voxel_size", [(2.0, 2.0, 2.0), (1.0, 1.3, 2.9)])

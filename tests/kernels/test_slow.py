@@ -12,16 +12,25 @@ def polynomial(shape, voxel_size):
     return 3.0 + 0.1 * x - 0.2 * z + (2 * z**2 - x**2 - y**2 + 3 * x * y - 2 * (x**2 - y**2)) / 200 + y * z / 300
 
 
+@pytest.mark.parametrize("logarithmic", [False, True])
 @pytest.mark.parametrize(("shape", "voxel_size"), [((24, 27, 19), (2.0, 2.0, 2.0)), ((41, 30, 14), (1.0, 1.3, 2.9))])
-def test_polynomials_vanish_beside_a_strong_source_that_stays(shape, voxel_size):
+def test_polynomials_vanish_beside_a_strong_source_that_stays(shape, voxel_size, logarithmic):
     mask = ellipsoid(shape, voxel_size, np.array(shape) * voxel_size * 0.45)
     source = np.zeros(shape)
     source[tuple(slice(n // 2 - 2, n // 2 + 2) for n in shape)] = 50.0
     noise = 0.01 * np.random.default_rng(1).standard_normal(shape)
     local = np.where(mask, polynomial(shape, voxel_size) + source + noise, 0.0).astype(np.float32)
-    remove_slow(local, mask, voxel_size)
+    remove_slow(local, mask, voxel_size, logarithmic=logarithmic)
     assert np.abs(local - source - noise)[mask].max() < 0.01
     assert not local[~mask].any()
+
+
+def test_only_chosen_voxels_are_read_and_all_are_corrected():
+    shape, size = (30, 30, 30), (1.0, 1.0, 1.0)
+    mask, inner = (ellipsoid(shape, size, (r, r, r), (14, 14, 14)) for r in (13, 9))
+    local = np.where(mask, polynomial(shape, size) + 5.0 * (mask & ~inner), 0.0).astype(np.float32)
+    remove_slow(local, mask, size, read=inner)
+    assert np.abs(local - 5.0 * (mask & ~inner)).max() < 1e-3
 
 
 def test_components_are_fitted_each_for_itself_and_small_ones_stay():

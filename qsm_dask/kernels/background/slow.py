@@ -17,39 +17,47 @@ from qsm_dask.kernels.fourier import Floats, Volume
 _FEWEST, _SAMPLE = 1000, 50_000
 """Voxels of a component below which nine polynomials are not fitted, and about how many of a larger one are read."""
 
-_ROUNDS, _LEAST_RESIDUE = 10, 0.1
-"""Of the fit: reweightings, and the residue relative to the median one below which weights do not grow."""
+_ABSOLUTE, _LOGARITHMIC = (10, 0.1, 1), (20, 0.5, 2)
+"""Of the fits: reweightings, the deviation relative to the median one below which weights do not grow, and the power of
+its reciprocal that they are."""
 
 
-def remove_slow(local: Volume, kept: Mask, voxel_size: Vector) -> None:
+def remove_slow(
+    local: Volume, kept: Mask, voxel_size: Vector, *, read: Mask | None = None, logarithmic: bool = False
+) -> None:
     """Take harmonic polynomials of the second degree from a local field, in place.
 
     The fit is of least absolute deviations, which strong sources move less than least squares. Each component is fitted
-    for itself; one of less than 1000 voxels is left as it is.
+    for itself; one with less than 1000 voxels to fit is left as it is.
 
     Parameters
     ----------
     local : local field (x, y, z), zero outside `kept`.
     kept : where it is known.
     voxel_size : spacing [mm].
+    read : the voxels of `kept` that are fitted, all of them by default.
+    logarithmic : whether the fit is of least logarithms of deviations (weights fall with their square) instead, which
+        strong sources move still less; it starts at least squares, and ends in the minimum next to it.
     """
+    read = kept if read is None else read
     labels, _ = ndimage.label(kept, ndimage.generate_binary_structure(3, 2))
     for label, box in enumerate(ndimage.find_objects(labels), start=1):
         mine = labels[box] == label
-        if np.count_nonzero(mine) >= _FEWEST:
-            _remove(local[box], mine, np.asarray(voxel_size, dtype=np.float64))
+        fitted = mine & read[box]
+        if np.count_nonzero(fitted) >= _FEWEST:
+            _remove(local[box], mine, fitted, np.asarray(voxel_size, dtype=np.float64), logarithmic)
 
 
-def _remove(part: Volume, mine: Mask, size: Floats) -> None:
+def _remove(part: Volume, mine: Mask, fitted: Mask, size: Floats, logarithmic: bool) -> None:
     # Counted in memory order with a step, voxels are spread over the component.
-    step = math.ceil(np.count_nonzero(mine) / _SAMPLE)
-    read = np.unravel_index(np.flatnonzero(mine)[::step], mine.shape)
+    step = math.ceil(np.count_nonzero(fitted) / _SAMPLE)
+    read = np.unravel_index(np.flatnonzero(fitted)[::step], mine.shape)
     places: Floats = np.stack(read) * size[:, None]
     middle: Floats = places.mean(axis=1)
     spread = float(places.std())
     scaled: Floats = (places - middle[:, None]) / spread
     terms = _polynomials(scaled[0], scaled[1], scaled[2])
-    factors = _least_deviations(terms, part[read].astype(np.float64)).astype(np.float32)
+    factors = _least_deviations(terms, part[read].astype(np.float64), logarithmic).astype(np.float32)
     x, y, z = ((np.arange(mine.shape[axis]) * size[axis] - middle[axis]) / spread for axis in range(3))
     across, along = np.meshgrid(y, z, indexing="ij")
     for i, at in enumerate(x):
@@ -62,13 +70,14 @@ def _polynomials(x: Floats, y: Floats, z: Floats) -> Floats:
     return np.stack([np.ones_like(x), x, y, z, x * y, x * z, y * z, x**2 - y**2, 2 * z**2 - x**2 - y**2])
 
 
-def _least_deviations(terms: Floats, values: Floats) -> Floats:
-    """The factors of terms that leave the least sum of absolute deviations, by reweighted least squares."""
+def _least_deviations(terms: Floats, values: Floats, logarithmic: bool) -> Floats:
+    """The factors of terms that leave the least sum of deviations or their logarithms, by reweighted least squares."""
+    rounds, least_of_median, power = _LOGARITHMIC if logarithmic else _ABSOLUTE
     weights = np.ones_like(values)
-    for _ in range(_ROUNDS):
+    for _ in range(rounds):
         weighted = terms * weights
         factors = np.asarray(np.linalg.lstsq(weighted @ terms.T, weighted @ values, rcond=None)[0], dtype=np.float64)
         deviation = np.abs(values - factors @ terms)
-        least = max(_LEAST_RESIDUE * float(np.median(deviation)), 1e-30)
-        weights = np.asarray(least / np.maximum(deviation, least), dtype=np.float64)
+        least = max(least_of_median * float(np.median(deviation)), 1e-30)
+        weights = np.asarray((least / np.maximum(deviation, least)) ** power, dtype=np.float64)
     return factors
