@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-NODES = ("ingest", "field", "maps", "regions")
+NODES = ("ingest", "field", "maps", "registration", "regions")
 """The commits of one scan, in order."""
 
 SPACE = ("x", "y", "z")
@@ -70,7 +70,7 @@ QUANTITIES: Mapping[str, Quantity] = MappingProxyType(
         "b0_dir": Quantity(("axis",), "float64", "1", "unit vector of B0 in array axes", "ingest"),
         "voxel_size": Quantity(("axis",), "float64", "mm", "voxel spacing", "ingest"),
         "affine": Quantity(("row", "column"), "float64", "mm", "voxel index to scanner position", "ingest"),
-        "dseg": _volume("1", "label image: region number of each voxel, 0 outside", "ingest", dtype="int32"),
+        "dseg": _volume("1", "label image: region number of each voxel, 0 outside", "regions", dtype="int32"),
         "r2": _volume("1/s", "irreversible transverse relaxation rate, of spin echoes", "ingest"),
         "mask": _volume("1", "voxels trusted downstream", "field", dtype="bool"),
         "phase_quality": _volume("1", "reliability of the phase of a voxel, 0 to 1", "field", stored=False),
@@ -91,6 +91,9 @@ QUANTITIES: Mapping[str, Quantity] = MappingProxyType(
         "chi_dia": _volume("ppm", "susceptibility of diamagnetic sources, not positive", "maps"),
         "swi": _volume("a.u.", "susceptibility-weighted image", "maps"),
         "swi_mip": _volume("a.u.", "minimum intensity projection of the susceptibility-weighted image", "maps"),
+        "template_position": Quantity(
+            ("axis", *SPACE), "float32", "mm", "position of each voxel in the space of a template", "registration"
+        ),
         "region_labels": Quantity(
             ("region",), "int64", "1", "label of each row of region_values; 0 is the whole mask", "regions"
         ),

@@ -9,6 +9,7 @@ import typer
 from qsm_dask.cli import steps
 from qsm_dask.cli.console import OUT, list_reasons, progress, say, write_json
 from qsm_dask.cli.options import (
+    AtlasName,
     Bids,
     ClusterName,
     Cohort,
@@ -38,6 +39,7 @@ def run(
     cohort: NewCohort,
     *,
     pipeline: PipelineName = "consensus",
+    atlas: AtlasName = None,
     cluster: ClusterName = "local",
     derivatives: Derivatives,
     participant_label: Participants,
@@ -56,7 +58,9 @@ def run(
     """
     quiet = quiet or as_json
     chosen = Selection(derivatives, participant_label, session_id, bids_filter_file, phase_sign, coil_smoothing)
-    ingested, processed, compared, page = steps.run_all(bids, cohort, chosen, pipeline, cluster, quiet=quiet)
+    ingested, processed, compared, page = steps.run_all(
+        bids, cohort, chosen, steps.read_pipeline(pipeline, atlas), cluster, quiet=quiet
+    )
     if as_json:
         write_json(_processed(processed) | {"ingested": _ingested(ingested), "report": page})
     else:
@@ -104,6 +108,7 @@ def process(
     cohort: Cohort,
     *,
     pipeline: PipelineName = "consensus",
+    atlas: AtlasName = None,
     cluster: Annotated[
         str | None,
         typer.Option(
@@ -125,7 +130,7 @@ def process(
     Example: `qsm-dask process study.qsm --pipeline fast`, or `qsm-dask process study.qsm --shard 3/100`
     """
     quiet = quiet or as_json
-    chosen = steps.read_pipeline(pipeline)
+    chosen = steps.read_pipeline(pipeline, atlas)
     store = steps.open_store(cohort)
     steps.compile_kernels(chosen, quiet=quiet)
     with steps.open_cluster(cluster or ("serial" if shard else "local"), quiet=quiet) as engine:

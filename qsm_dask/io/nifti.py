@@ -123,8 +123,15 @@ def same_grid(one: Header, other: Header) -> str | None:
     return None
 
 
-def read_header(path: str | Path, label: str | None = None, *, coils: bool = False) -> Header:
+def read_header(path: str | Path, label: str | None = None, *, coils: bool = False, standard: bool = False) -> Header:
     """Read the header of a NIfTI file of three or four dimensions, or of five where coils may be kept apart.
+
+    Parameters
+    ----------
+    path : `.nii` or `.nii.gz`.
+    label : the name under which messages speak of it.
+    coils : whether receive coils may be kept apart.
+    standard : whether the image lies in a standard space, so that its sform counts whatever its code.
 
     Raises
     ------
@@ -147,7 +154,7 @@ def read_header(path: str | Path, label: str | None = None, *, coils: bool = Fal
         raise InputError(f"{name}: has the shape {shape}; three dimensions are wanted, or four with echoes last{more}")
     if dtype.kind not in "iuf":
         raise InputError(f"{name}: holds {dtype} values; store real ones (part-mag and part-phase)")
-    affine, doubt = _orientation(image)
+    affine, doubt = (image.affine, "") if standard else _orientation(image)
     return Header(
         label=name,
         path=path,
@@ -216,6 +223,29 @@ def read_volume(path: str | Path, label: str | None = None) -> NDArray[np.float3
     out = np.empty((header.volumes, *header.shape), dtype=np.float32)
     read_into(header, out)
     return out if header.volumes > 1 else out[0]
+
+
+def read_labels(header: Header) -> NDArray[np.int32]:
+    """Read a label image of one volume; labels up to 2^31 - 1 stay exact.
+
+    Raises
+    ------
+    InputError : see `read_into`; or it has several volumes, fractions, or labels that are negative or too large.
+    """
+    if header.volumes != 1:
+        raise InputError(f"{header.label}: has {header.volumes} volumes; a label image has one")
+    whole = header.dtype.kind in "iu" and header.slope == 1.0 and header.inter == 0.0
+    values = np.empty(header.shape, dtype=np.int64 if whole else np.float32)
+    read_into(header, [cast("NDArray[np.float32]", values)])
+    if not whole and not np.array_equal(values, np.rint(values)):
+        raise InputError(
+            f"{header.label}: a label image holds whole numbers, this one has fractions; was it interpolated?"
+        )
+    low, high = values.min(), values.max()
+    top = 2**31 if whole else 2**24
+    if low < 0 or high >= top:
+        raise InputError(f"{header.label}: labels must lie between 0 and {top - 1}, these reach {low:g} to {high:g}")
+    return values.astype(np.int32)
 
 
 def write_volume(

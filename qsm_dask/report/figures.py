@@ -26,6 +26,8 @@ CONTOUR = (230, 159, 0)
 
 _GREYS = (64, 40, 24)
 _CONTOUR_SHADES = 16
+_FINER = 5
+"""Parts of a voxel's side of which an outline takes one."""
 _LIMIT_BYTES = 150_000
 """A picture takes the most greys that keep it below this; noise, which makes files large, hides the steps."""
 
@@ -44,6 +46,7 @@ class Layer:
     values : (x, y, z); voxels that are not finite are drawn as background.
     contour : whether the edge of the mask is drawn on it; the other layers are drawn
         inside the mask only.
+    regions : (x, y, z) labels whose outlines are drawn on it.
     """
 
     title: str
@@ -52,6 +55,7 @@ class Layer:
     high: float
     values: NDArray[Any]
     contour: bool = False
+    regions: NDArray[np.integer[Any]] | None = None
 
 
 def mosaic(layers: Sequence[Layer], mask: NDArray[np.bool_], affine: ArrayLike) -> bytes:
@@ -139,11 +143,25 @@ def _row(
             columns = left + step_x * (np.arange(trusted.shape[1]) + 0.5)
             rows = low + step_y * (np.arange(trusted.shape[0]) + 0.5)
             axes.contour(columns, rows, trusted, levels=[0.5], colors=["#e69f00"], linewidths=1.0)
+        if layer.regions is not None:
+            outlines = _outlines(cut(framing.crop(layer.regions), view.plane, view.index))
+            axes.imshow(outlines, extent=(left, left + width, low, low + tall), origin="lower", interpolation="nearest")
         for edge, x in zip(EDGES[view.plane], (left + 2, left + width - 2), strict=True):
             axes.text(x, low + 2, edge, color="0.75", fontsize=7, ha="left" if x < left + width / 2 else "right")
         if number == 0:
             _legend(axes, layer, centre=bottom + height / 2)
         left += width + GAP_PX
+
+
+def _outlines(labels: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
+    """A picture (row, column, RGBA), finer than the labels, that is opaque where two of them meet."""
+    fine = labels.repeat(_FINER, axis=0).repeat(_FINER, axis=1)
+    edge = np.zeros(fine.shape, dtype=np.bool_)
+    edge[:, 1:] |= fine[:, 1:] != fine[:, :-1]
+    edge[1:] |= fine[1:] != fine[:-1]
+    picture = np.zeros((*fine.shape, 4), dtype=np.uint8)
+    picture[edge] = (*CONTOUR, 255)
+    return picture
 
 
 def _legend(axes: Axes, layer: Layer, *, centre: float) -> None:

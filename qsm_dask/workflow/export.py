@@ -24,7 +24,7 @@ from qsm_dask.store import CohortStore, Commit
 from qsm_dask.store.documents import DATASET, PIPELINE, read_json
 from qsm_dask.units import ppm_to_hz
 
-_NODES = ("regions", "maps", "field")
+_NODES = ("regions", "registration", "maps", "field")
 _INGESTED = ("phase", "magnitude", "mask", "local_field", "chi", "r2", "dseg")
 _OTHERS = {
     "r2prime": ("R2primemap", "1/s"),

@@ -33,7 +33,7 @@ from qsm_dask.engine.resources import PeakMemory, resident
 from qsm_dask.kernels import fourier
 from qsm_dask.pipeline import Pipeline
 from qsm_dask.quantities import QUANTITIES, RAW
-from qsm_dask.stages import STAGES
+from qsm_dask.stages import ANATOMY, STAGES
 from tests.benchmarks import head_case
 
 VOLUME = 4 * int(np.prod(head_case.SHAPE))
@@ -244,7 +244,7 @@ def _place(folder: Path | None) -> Iterator[Path]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--stages", nargs="*", default=list(STAGES))
+    parser.add_argument("--stages", nargs="*", default=[name for name in STAGES if name not in ANATOMY])
     parser.add_argument("--pipelines", nargs="*", default=PIPELINES)
     parser.add_argument("--folder", type=Path, help="where the simulated head is kept between runs")
     parser.add_argument("--write", type=Path, help="Markdown file that gets the table")

@@ -11,7 +11,6 @@ import pytest
 import scipy.fft
 
 from qsm_dask.quantities import SPACE, quantity
-from qsm_dask.stages import STAGES
 from tests.kernels import every_stage
 from tests.kernels.every_stage import EVEN_TE, first_echo, head, of, part, run, turned
 

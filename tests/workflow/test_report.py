@@ -56,7 +56,7 @@ def test_the_page_and_its_pictures(cohort: CohortStore) -> None:
     assert "inversion.tkd" in text
     assert "Susceptibility is relative to the mean over the mask." in text
     for scan, maps in {
-        "sub-01": "Susceptibility, Local field, R2* and Magnitude",
+        "sub-01": "Susceptibility, Local field, R2*, Regions on susceptibility and Magnitude",
         "sub-02": "Susceptibility, Local field and",
     }.items():
         assert f"{scan}: {maps}" in text
