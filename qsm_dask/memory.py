@@ -149,12 +149,12 @@ fitted_sphere = volumes(padded=6.5, margin_mm=0.0)
 
 
 def registration(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
-    """`anatomy.register` holds the template twice, its windows' sums on the compared grid, and positions."""
+    """`anatomy.register` holds the template as read, stripped and as ITK has it, and sums over windows of both grids."""
     steps = [max(1, int(parameters["resolution_mm"] / size + 1e-6)) for size in geometry.voxel_size]
     compared = math.prod(math.ceil(n / step) for n, step in zip(geometry.shape, steps, strict=True))
-    return int(FLOAT * (46.0 * compared + 3.0 * parameters["template"] + 3.0 * geometry.voxels))
+    return int(FLOAT * (88.0 * compared + 3.7 * parameters["template"] + 1.3 * geometry.voxels))
 
 
 def carried_labels(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
-    """`anatomy.labels` holds the atlas as it is read, and the labels that it sorts to count them."""
-    return int(FLOAT * (3.0 * parameters["atlas"] + 4.0 * geometry.voxels))
+    """`anatomy.labels` holds the atlas as it is read, then as labels, and the scan's labels sorted to count them."""
+    return int(FLOAT * max(3.0 * parameters["atlas"], parameters["atlas"] + 4.1 * geometry.voxels))

@@ -6,9 +6,9 @@ spaced: what a stage makes of it is an edge case already.
 
 import numpy as np
 
+from qsm_dask import stages
 from qsm_dask.quantities import SPACE, base_name, quantity
 from qsm_dask.scan import Geometry
-from qsm_dask import stages
 from tests.kernels import analytic, fields
 
 STAGES = {name: stage for name, stage in stages.STAGES.items() if name not in stages.ANATOMY}
