@@ -20,7 +20,7 @@ from qsm_dask.standing import NodeState
 from qsm_dask.store import CohortStore, Commit
 from qsm_dask.store.documents import REPORT, picture
 
-DRAWING = 2
+DRAWING = 3
 """Raised when pictures change, so that they are drawn again."""
 
 

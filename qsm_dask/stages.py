@@ -12,6 +12,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any, get_type_hints
 
+from qsm_dask.anatomy.extraction import bet
 from qsm_dask.anatomy.labels import labels
 from qsm_dask.anatomy.registration import register
 from qsm_dask.applies import three_dimensions, three_echoes, three_equispaced_echoes, two_echoes
@@ -48,6 +49,7 @@ from qsm_dask.kernels.inversion.tgv import tgv
 from qsm_dask.kernels.inversion.tv import tv
 from qsm_dask.kernels.inversion.two_pass import two_pass
 from qsm_dask.kernels.inversion.whqsm import whqsm
+from qsm_dask.kernels.segmented import segmentation
 from qsm_dask.kernels.unwrap.laplacian import laplacian
 from qsm_dask.kernels.unwrap.romeo import romeo
 from qsm_dask.memory import (
@@ -57,6 +59,7 @@ from qsm_dask.memory import (
     descent,
     division,
     fitted_sphere,
+    grown_surface,
     inner_sources,
     largest_sphere,
     magnitude_mask,
@@ -166,6 +169,7 @@ ANATOMY: Mapping[str, Stage] = MappingProxyType(
             applies=three_dimensions,
             atlases={"template": "template"},
         ),
+        "mask.bet": Stage(bet, ("mask",), grown_surface, "10.1002/hbm.10062", applies=three_dimensions),
         "anatomy.labels": Stage(labels, ("dseg",), carried_labels, atlases={"atlas": "regions"}),
     }
 )
@@ -178,6 +182,7 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
             masking.phase_quality, ("mask", "phase_quality"), volumes(3.1), "10.1002/mrm.28563"
         ),
         "mask.field_quality": Stage(masking.field_quality, ("mask",), volumes(2.2), "10.1002/mrm.29048"),
+        "mask.segmentation": Stage(segmentation, ("mask",), volumes(2.4)),
         "mask.erode": Stage(masking.erode, ("mask",), mask_erosion),
         "coils.mcpc3ds": Stage(
             coils.mcpc3ds, ("phase", "magnitude"), coil_combination, "10.1002/mrm.26963", applies=two_echoes

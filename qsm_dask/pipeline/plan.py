@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from qsm_dask import maskfigures
 from qsm_dask.atlas import Atlas, Part
 from qsm_dask.digests import digest_of
 from qsm_dask.errors import StageError
 from qsm_dask.kernels.solved import Solved
 from qsm_dask.pipeline.steps import Step
-from qsm_dask.quantities import quantity
+from qsm_dask.quantities import base_name, quantity
 from qsm_dask.scan import Geometry
 from qsm_dask.told import Told
 
@@ -142,6 +143,8 @@ class Plan:
                 if origin.get(name) != provider:  # not held, or held from before a node that was not run
                     live[name], origin[name] = load(provider, name), provider
             outputs, said = call(step, [live[name] for name in step.inputs], open_atlas)
+            if said is None:
+                said = self._mask_figures(outputs, live)
             live.update(outputs)
             origin.update(dict.fromkeys(outputs, node.name))
             records.append(record(step, time.perf_counter() - started, said))
@@ -153,6 +156,14 @@ class Plan:
             for name in released:
                 live.pop(name, None)
                 origin.pop(name, None)
+
+    def _mask_figures(self, outputs: Mapping[str, Any], before: Mapping[str, Any]) -> Told | None:
+        """Figures of the mask that a step made, against the one of the same name that it replaces."""
+        made = {name: array for name, array in outputs.items() if base_name(name) == "mask"}
+        if not made:
+            return None
+        ((name, mask),) = made.items()
+        return Told(maskfigures.figures(mask, self.geometry.voxel_size, before.get(name)))
 
     def _provider(self, reader: Step, name: str) -> str:
         """The node whose version of a quantity a step reads: that of the last step before it that writes it."""

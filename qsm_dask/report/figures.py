@@ -26,8 +26,6 @@ CONTOUR = (230, 159, 0)
 
 _GREYS = (64, 40, 24)
 _CONTOUR_SHADES = 16
-_FINER = 5
-"""Parts of a voxel's side of which an outline takes one."""
 _LIMIT_BYTES = 150_000
 """A picture takes the most greys that keep it below this; noise, which makes files large, hides the steps."""
 
@@ -138,14 +136,12 @@ def _row(
             extent=(left, left + width, low, low + tall),
             origin="lower",
         )
-        if layer.contour and min(trusted.shape) > 1 and trusted.any() and not trusted.all():
-            step_x, step_y = width / trusted.shape[1], tall / trusted.shape[0]
-            columns = left + step_x * (np.arange(trusted.shape[1]) + 0.5)
-            rows = low + step_y * (np.arange(trusted.shape[0]) + 0.5)
-            axes.contour(columns, rows, trusted, levels=[0.5], colors=["#e69f00"], linewidths=1.0)
+        if layer.contour:
+            _outline(axes, trusted, (left, low), (width, tall))
         if layer.regions is not None:
-            outlines = _outlines(cut(framing.crop(layer.regions), view.plane, view.index))
-            axes.imshow(outlines, extent=(left, left + width, low, low + tall), origin="lower", interpolation="nearest")
+            labels = cut(framing.crop(layer.regions), view.plane, view.index)
+            for label in np.unique(labels[labels != 0]):
+                _outline(axes, labels == label, (left, low), (width, tall))
         for edge, x in zip(EDGES[view.plane], (left + 2, left + width - 2), strict=True):
             axes.text(x, low + 2, edge, color="0.75", fontsize=7, ha="left" if x < left + width / 2 else "right")
         if number == 0:
@@ -153,15 +149,14 @@ def _row(
         left += width + GAP_PX
 
 
-def _outlines(labels: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
-    """A picture (row, column, RGBA), finer than the labels, that is opaque where two of them meet."""
-    fine = labels.repeat(_FINER, axis=0).repeat(_FINER, axis=1)
-    edge = np.zeros(fine.shape, dtype=np.bool_)
-    edge[:, 1:] |= fine[:, 1:] != fine[:, :-1]
-    edge[1:] |= fine[1:] != fine[:-1]
-    picture = np.zeros((*fine.shape, 4), dtype=np.uint8)
-    picture[edge] = (*CONTOUR, 255)
-    return picture
+def _outline(axes: Axes, shape: NDArray[np.bool_], corner: tuple[float, float], size: tuple[float, float]) -> None:
+    """Draw the edge of a shape (row, column) that is drawn `size` wide and tall from a corner on."""
+    if min(shape.shape) < 2 or not shape.any() or shape.all():
+        return
+    (left, low), (width, tall) = corner, size
+    columns = left + width / shape.shape[1] * (np.arange(shape.shape[1]) + 0.5)
+    rows = low + tall / shape.shape[0] * (np.arange(shape.shape[0]) + 0.5)
+    axes.contour(columns, rows, shape, levels=[0.5], colors=["#e69f00"], linewidths=1.0)
 
 
 def _legend(axes: Axes, layer: Layer, *, centre: float) -> None:

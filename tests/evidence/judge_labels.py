@@ -44,14 +44,20 @@ def main(arguments):
         cohort = qsm_dask.open_cohort(place)
         for key in cohort.scans():
             dataset = cohort.scan(key)
-            for region, volume, dice, known, carried, true in regions(Path(bids), dataset, ScanKey.parse(str(key)).subject):
+            for region, volume, dice, known, carried, true in regions(
+                Path(bids), dataset, ScanKey.parse(str(key)).subject
+            ):
                 large = volume > LARGE_MM3
                 same_map = abs(carried - known)
                 off = abs(carried - true)
                 problems = [
                     *([f"Dice {dice:.2f}"] if large and dice < DICE else []),
                     *([f"median off by {same_map:.1f} ppb"] if same_map > (LARGE_PPB if large else SMALL_PPB) else []),
-                    *([f"{off:.1f} ppb from truth {true:.1f}"] if off > max(TRUTH_PPB, TRUTH_SHARE * abs(true)) else []),
+                    *(
+                        [f"{off:.1f} ppb from truth {true:.1f}"]
+                        if off > max(TRUTH_PPB, TRUTH_SHARE * abs(true))
+                        else []
+                    ),
                 ]
                 total += 1
                 failed += bool(problems)
@@ -59,7 +65,8 @@ def main(arguments):
                 for figure, value in (("Dice", -dice), ("same map", same_map), ("truth", off)):
                     worst[kind, figure] = max(worst.get((kind, figure), (-np.inf, "")), (value, f"{key} {region}"))
                 if problems:
-                    print(f"MISS {Path(bids).name} {key} {region} ({volume:.0f} mm3): {', '.join(problems)}")
+                    where = f"{Path(bids).name} {key} {region} ({volume:.0f} mm3)"
+                    print(f"MISS {where}: {', '.join(problems)}; with the true labels {abs(known - true):.1f} ppb off")
     for (kind, figure), (value, where) in sorted(worst.items()):
         print(f"worst {figure:9} of {kind} nuclei: {abs(value):.2f} {'' if figure == 'Dice' else 'ppb '}({where})")
     print(f"{failed} of {total} nuclei outside")
