@@ -46,8 +46,11 @@ format: $(STAMP)  ## Put the code in its standard form
 docs: $(STAMP)  ## Write the pages of the guide that the code tells by itself
 	$(BIN)/python -m docs.generate
 
-bench: $(STAMP)  ## Measure speed and memory
-	@for script in tests/benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+bench: $(STAMP)  ## Measure speed and memory, and write docs/speed.md
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev,evidence]'
+	$(BIN)/python tests/benchmarks/bench_engine.py
+	$(BIN)/python tests/benchmarks/bench_overhead.py
+	$(BIN)/python -m tests.benchmarks.speed --docs docs
 
 accuracy: $(STAMP)  ## Compare every method with known truth, and write docs/accuracy.md
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev,evidence]'

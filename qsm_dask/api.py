@@ -81,7 +81,7 @@ def ingest(
 
     Parameters
     ----------
-    bids : folder of the raw dataset.
+    bids : folder of the raw dataset, or its URL.
     cohort : folder or URL of the store; see `open_cohort`.
     engine : where the conversions run; see `open_engine`.
     derivatives : `DIR[:NAMES]` of maps, masks and label images that exist already.
@@ -91,7 +91,7 @@ def ingest(
     InputError, ConfigError : the dataset, or an option, cannot be used at all.
     """
     with new_cohort(cohort) as store:
-        return _ingest.run(Path(bids), store, engine, derivatives=derivatives)
+        return _ingest.run(bids, store, engine, derivatives=derivatives)
 
 
 def process(cohort: CohortStore, engine: Engine, pipeline: Pipeline | str | Path = "consensus") -> "_process.Summary":
@@ -110,5 +110,5 @@ def process(cohort: CohortStore, engine: Engine, pipeline: Pipeline | str | Path
     ConfigError : the pipeline is wrong, or no scan was ingested.
     """
     chosen = pipeline if isinstance(pipeline, Pipeline) else Pipeline.from_yaml(pipeline)
-    compile_ahead.run(chosen)
+    compile_ahead.run(chosen, engine.threads)
     return _process.run(cohort, engine, chosen)

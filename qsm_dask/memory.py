@@ -93,7 +93,14 @@ total_variation = volumes(padded=9.0)
 """`inversion.tv` and `inversion.rts` hold three duals, two maps, two spectra and the kernel's half: 7.5 volumes."""
 
 split_field = volumes(3.2, padded=8.6)
-"""`inversion.fansi`, `l1` and `hdqsm` hold what `tv` does, but phase, weights and a dual, no spectrum of data."""
+"""`inversion.l1` and `hdqsm` hold what `tv` does, but phase, weights and a dual, no spectrum of data."""
+
+
+def split_slopes(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
+    """`inversion.fansi` holds what `l1` does; with TGV also slopes, what two shrinkages keep, and three spectra."""
+    more = 14.5 if parameters["regularisation"] == "tgv" else 0.0
+    return volumes(3.2, padded=8.6 + more)(geometry, parameters)
+
 
 split_rest = volumes(4.2, padded=10.0)
 """`inversion.whqsm` holds what `fansi` does, with a spectrum and a dual of the rest's Laplacian."""
@@ -128,6 +135,9 @@ region_reference = volumes(1.4)
 
 boundary_value = volumes(7.2)
 """`background.lbv` holds five volumes of the solver, three sevenths of three for its coarser grids, and masks."""
+
+smallest_field = volumes(8.2)
+"""`background.harperella` holds six volumes of the solver, three sevenths of one for its coarser grids, and masks."""
 
 inner_sources = volumes(11.5, padded=2.6)
 """`background.tfi` holds the volumes of two solvers, of the coarser grids and the field, a spectrum and the kernel."""

@@ -59,6 +59,11 @@ def folder_name() -> str:
     return _PREFIX + digest.hexdigest()[:16]
 
 
+def installation() -> list[str | int]:
+    """Where the sources lie and when they were last written: numba loads nothing that it compiled for others."""
+    return [str(KERNELS), max(source.stat().st_mtime_ns for source in KERNELS.rglob("*.py"))]
+
+
 def _private_folder() -> Path:
     for parent in _parents():
         folder = parent / folder_name()

@@ -1,4 +1,4 @@
-"""Where a cohort lies: a folder, or a URL of an object store."""
+"""Where a cohort or a dataset lies: a folder, or a URL of an object store."""
 
 import re
 from dataclasses import dataclass
@@ -38,10 +38,10 @@ class Place:
         if not _MEANT.match(given):
             return cls(str(Path(given).absolute()))
         if "@" in given:
-            raise ConfigError("a cohort's URL holds no credentials: put them in the environment")
+            raise ConfigError("a URL holds no credentials: put them in the environment")
         if not _URL.fullmatch(given):
             raise ConfigError(
-                f"{given}: a cohort is a folder, or a URL s3://bucket/name, gs://bucket/name or az://container/name of "
+                f"{given}: give a folder, or a URL s3://bucket/name, gs://bucket/name or az://container/name of "
                 "letters, digits and . _ = + -"
             )
         return cls(given.rstrip("/"))

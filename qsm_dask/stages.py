@@ -31,6 +31,7 @@ from qsm_dask.kernels import (
     weighting,
 )
 from qsm_dask.kernels.background.fitted import ismv, resharp
+from qsm_dask.kernels.background.harperella import harperella
 from qsm_dask.kernels.background.lbv import lbv
 from qsm_dask.kernels.background.pdf import pdf
 from qsm_dask.kernels.background.smv import sharp, vsharp
@@ -71,9 +72,11 @@ from qsm_dask.memory import (
     readout_removal,
     region_reference,
     registration,
+    smallest_field,
     spanning_tree,
     split_field,
     split_rest,
+    split_slopes,
     streak_removal,
     total_variation,
     two_levels,
@@ -212,20 +215,21 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
             "10.1002/mrm.24272",
             applies=two_echoes,
         ),
-        "background.lbv": Stage(lbv, ("local_field", "mask"), boundary_value, "10.1002/nbm.3064", version=2),
+        "background.harperella": Stage(harperella, ("local_field", "mask"), smallest_field, "10.1002/nbm.3056"),
+        "background.lbv": Stage(lbv, ("local_field", "mask"), boundary_value, "10.1002/nbm.3064", version=3),
         "background.pdf": Stage(pdf, ("local_field", "mask"), outer_dipoles, "10.1002/nbm.1670", version=2),
-        "background.tfi": Stage(tfi, ("local_field", "mask"), inner_sources, "10.1002/mrm.26331"),
+        "background.tfi": Stage(tfi, ("local_field", "mask"), inner_sources, "10.1002/mrm.26331", version=2),
         "background.sharp": Stage(sharp, ("local_field", "mask"), largest_sphere, "10.1016/j.neuroimage.2010.10.070"),
         "background.resharp": Stage(resharp, ("local_field", "mask"), fitted_sphere, "10.1002/mrm.24765", version=2),
         "background.ismv": Stage(ismv, ("local_field", "mask"), fitted_sphere, "10.1002/mrm.24998", version=2),
-        "background.vsharp": Stage(vsharp, ("local_field", "mask"), largest_sphere, "10.1002/mrm.23000"),
+        "background.vsharp": Stage(vsharp, ("local_field", "mask"), largest_sphere, "10.1002/mrm.23000", version=2),
         "inversion.tkd": Stage(tkd, ("chi",), division, "10.1002/mrm.22135", version=2),
         "inversion.tsvd": Stage(tsvd, ("chi",), division, "10.1002/mrm.22334", version=2),
         "inversion.tikhonov": Stage(tikhonov, ("chi",), division, "10.1002/jmri.24365"),
         "inversion.tv": Stage(tv, ("chi",), total_variation, "10.1002/mrm.25029", version=2),
         "inversion.rts": Stage(rts, ("chi",), total_variation, "10.1016/j.neuroimage.2017.11.018", version=2),
-        "inversion.fansi": Stage(fansi, ("chi",), split_field, "10.1002/mrm.27073"),
-        "inversion.hdqsm": Stage(hdqsm, ("chi",), split_field, "10.1002/mrm.29218"),
+        "inversion.fansi": Stage(fansi, ("chi",), split_slopes, "10.1002/mrm.27073"),
+        "inversion.hdqsm": Stage(hdqsm, ("chi",), split_field, "10.1002/mrm.29218", version=2),
         "inversion.ilsqr": Stage(ilsqr, ("chi",), streak_removal, "10.1016/j.neuroimage.2014.12.043"),
         "inversion.l1": Stage(l1, ("chi",), split_field, "10.1002/mrm.28957"),
         "inversion.medi": Stage(medi, ("chi",), morphology, "10.1016/j.neuroimage.2011.08.082"),
@@ -239,7 +243,7 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
         ),
         "reference.region": Stage(reference.region, ("chi", "chi_reference"), region_reference, "10.1002/mrm.30006"),
         "relaxometry.arlo": Stage(
-            relaxometry.arlo, ("r2star",), volumes(1.1), "10.1002/mrm.25137", applies=three_equispaced_echoes
+            relaxometry.arlo, ("r2star",), volumes(1.1), "10.1002/mrm.25137", applies=three_equispaced_echoes, version=2
         ),
         "relaxometry.loglinear": Stage(relaxometry.loglinear, ("r2star",), volumes(1.1), applies=two_echoes),
         "relaxometry.nonlinear": Stage(

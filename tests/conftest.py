@@ -8,6 +8,12 @@ import pytest
 
 from tests.real_parts import need
 from tests.real_parts.seaweed import Seaweed, binary
+from tests.real_parts.slurm import Slurm
+from tests.real_parts.slurm import is_here as slurm_is_here
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fault-rounds", type=int, default=1, metavar="N", help="run every test of tests/faults N times")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -25,6 +31,16 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
     with Seaweed(tmp_path_factory.mktemp("s3")) as server:
         server.make_bucket("cohorts")
         yield server
+
+
+@pytest.fixture(scope="session")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
+    """A real SLURM with two nodes."""
+    need("SLURM", "run tests/real_parts/install.sh as root, and the tests too", found=slurm_is_here())
+    with Slurm(tmp_path_factory.mktemp("slurm")) as system, pytest.MonkeyPatch.context() as patch:
+        for name, value in system.environment.items():
+            patch.setenv(name, value)
+        yield system
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ def test_anything_else_is_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPat
      "s3://b/./c", "s3://b/a b", "s3://b/a?x=1", "s3://b/a%2e", "s3://b/a\nb"],
 )  # fmt: skip
 def test_what_is_neither_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="a cohort is a folder, or a URL s3://bucket/name"):
+    with pytest.raises(ConfigError, match="give a folder, or a URL s3://bucket/name"):
         Place.parse(text)
 
 

@@ -3,12 +3,14 @@
 import sys
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, NoReturn
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from qsm_dask.cli import choices, clusters, cohorts, looks, sweeping, tools
-from qsm_dask.cli.console import complain, show_log
+from qsm_dask.cli.console import complain
+from qsm_dask.cli.logs import shown_log, write_log
 from qsm_dask.cli.stopping import remembering
 from qsm_dask.errors import ConfigError, InputError, QsmError
 
@@ -22,8 +24,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 
-_STOPPED = 130
-"""The exit code of a program that Ctrl-C ended: 128 and the number of SIGINT."""
+_STOPPED, _TERMINATED = 130, 143
+"""The exit codes of a program that Ctrl-C or SIGTERM ended: 128 and the number of the signal."""
 
 _WHOLE, _STEPS, _LOOK, _TRY = "The whole way", "Step by step", "Look at a cohort", "Try and learn"
 
@@ -73,16 +75,29 @@ def _version(show: bool) -> None:
 
 @app.callback()
 def _options(
-    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    log: Annotated[
+        Path | None,
+        typer.Option(
+            "--log",
+            metavar="FILE",
+            envvar="QSM_DASK_LOG",
+            help="Append what becomes of each scan, and every warning, to FILE: JSON lines with scan and step.",
+        ),
+    ] = None,
 ) -> None:
     del version
+    if log is not None:
+        write_log(log)
 
 
 def main() -> None:
-    """Run the command line; exit 0 when all is well, 1 when scans failed, 2 on wrong usage, 130 when stopped."""
-    show_log()
+    """Run the command line; exit 0 when all is well, 1 when scans failed, 2 on wrong usage, 130 or 143 when stopped."""
     try:
-        with remembering():
+        with shown_log(), remembering():
             app(prog_name="qsm-dask")
     except (ConfigError, InputError) as error:
         complain(str(error))
@@ -91,13 +106,15 @@ def main() -> None:
         complain(str(error))
         sys.exit(1)
     except (Interrupted, KeyboardInterrupt):
-        _stopped()
+        _stopped(_STOPPED)
     except SystemExit as end:
         if end.code == _STOPPED:  # Ctrl-C before the command itself began
-            _stopped()
+            _stopped(_STOPPED)
+        if end.code == _TERMINATED:
+            _stopped(_TERMINATED)
         raise
 
 
-def _stopped() -> NoReturn:
+def _stopped(code: int) -> NoReturn:
     complain("stopped; what is done is kept: run the same command again to go on from there")
-    sys.exit(_STOPPED)
+    sys.exit(code)

@@ -21,10 +21,12 @@ from qsm_dask.cli.options import (
     Participants,
     PhaseSign,
     PipelineName,
+    Pseudonymise,
     Quiet,
     Selection,
     Sessions,
     ShardOption,
+    Timeout,
 )
 from qsm_dask.place import Place
 
@@ -47,6 +49,8 @@ def run(
     bids_filter_file: Filters = None,
     phase_sign: PhaseSign = "auto",
     coil_smoothing: CoilSmoothing = None,
+    pseudonymise: Pseudonymise = False,
+    timeout: Timeout = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -59,7 +63,14 @@ def run(
     quiet = quiet or as_json
     chosen = Selection(derivatives, participant_label, session_id, bids_filter_file, phase_sign, coil_smoothing)
     ingested, processed, compared, page = steps.run_all(
-        bids, cohort, chosen, steps.read_pipeline(pipeline, atlas), cluster, quiet=quiet
+        bids,
+        cohort,
+        chosen,
+        steps.read_pipeline(pipeline, atlas),
+        cluster,
+        timeout_s=_seconds(timeout),
+        pseudonymise=pseudonymise,
+        quiet=quiet,
     )
     if as_json:
         write_json(_processed(processed) | {"ingested": _ingested(ingested), "report": page})
@@ -81,6 +92,8 @@ def ingest(
     phase_sign: PhaseSign = "auto",
     coil_smoothing: CoilSmoothing = None,
     cluster: ClusterName = "local",
+    pseudonymise: Pseudonymise = False,
+    timeout: Timeout = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -95,8 +108,11 @@ def ingest(
     """
     quiet = quiet or as_json
     chosen = Selection(derivatives, participant_label, session_id, bids_filter_file, phase_sign, coil_smoothing)
-    with steps.making(cohort) as store, steps.open_cluster(cluster, quiet=quiet) as engine:
-        summary = steps.ingest_scans(bids, store, engine, chosen, quiet=quiet)
+    with (
+        steps.making(cohort) as store,
+        steps.open_cluster(cluster, quiet=quiet, pseudonymise=pseudonymise) as engine,
+    ):
+        summary = steps.ingest_scans(bids, store, engine, chosen, timeout_s=_seconds(timeout), quiet=quiet)
     if as_json:
         write_json(_ingested(summary))
     else:
@@ -118,6 +134,8 @@ def process(
     shard: ShardOption = None,
     participant_label: Participants,
     session_id: Sessions,
+    pseudonymise: Pseudonymise = False,
+    timeout: Timeout = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -132,10 +150,13 @@ def process(
     quiet = quiet or as_json
     chosen = steps.read_pipeline(pipeline, atlas)
     store = steps.open_store(cohort)
-    steps.compile_kernels(chosen, quiet=quiet)
-    with steps.open_cluster(cluster or ("serial" if shard else "local"), quiet=quiet) as engine:
+    where = cluster or ("serial" if shard else "local")
+    steps.compile_kernels(chosen, steps.threads_of(where), quiet=quiet)
+    with steps.open_cluster(where, quiet=quiet, pseudonymise=pseudonymise) as engine:
         scans = Selection(participants=participant_label, sessions=session_id)
-        summary = steps.process_scans(store, engine, chosen, scans, shard=shard, quiet=quiet)
+        summary = steps.process_scans(
+            store, engine, chosen, scans, shard=shard, timeout_s=_seconds(timeout), quiet=quiet
+        )
     if as_json:
         write_json(_processed(summary))
     else:
@@ -190,6 +211,10 @@ def report(
     OUT.print(page, highlight=False, markup=False)
     if out is None and not quiet and (how := _how_to_see(cohort)):
         say(how.strip())
+
+
+def _seconds(minutes: float | None) -> float | None:
+    return None if minutes is None else 60.0 * minutes
 
 
 def _how_to_see(cohort: Place) -> str:

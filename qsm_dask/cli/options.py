@@ -10,10 +10,21 @@ import typer
 from qsm_dask.place import Place
 from qsm_dask.shard import Shard
 
+
+def _dataset(text: str) -> Place:
+    place = Place.parse(text)
+    if place.folder is not None and not place.folder.is_dir():
+        raise typer.BadParameter(f"there is no folder {text}")
+    return place
+
+
 Bids = Annotated[
-    Path,
+    Place,
     typer.Argument(
-        metavar="BIDS", help="Folder of the raw BIDS dataset.", exists=True, file_okay=False, show_default=False
+        metavar="BIDS",
+        help="Folder of the raw BIDS dataset, or its URL (`s3://bucket/name`, `gs://...`, `az://...`).",
+        parser=_dataset,
+        show_default=False,
     ),
 ]
 NewCohort = Annotated[
@@ -121,6 +132,24 @@ CoilSmoothing = Annotated[
         min=0.1,
         metavar="MM",
         help="Where coils are combined: smoothing of their phase offsets (`qsm-dask stages`: coils.mcpc3ds).",
+    ),
+]
+Pseudonymise = Annotated[
+    bool,
+    typer.Option(
+        "--pseudonymise",
+        help="Name tasks, which the dashboard shows, by pseudonyms: an HMAC of the scan with the secret in "
+        "QSM_DASK_PSEUDONYM_SECRET.",
+    ),
+]
+Timeout = Annotated[
+    float | None,
+    typer.Option(
+        "--timeout",
+        min=0.01,
+        metavar="MINUTES",
+        help="Give up a scan that is worked on for longer than this; it fails with that reason, and the others go on. "
+        "Never, unless given.",
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars; warnings and errors only.")]

@@ -2,13 +2,13 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qsm_dask.cli.console import list_reasons, progress, say, waiting, warn
 from qsm_dask.cli.options import Selection
 from qsm_dask.errors import ConfigError, StoreError
 from qsm_dask.place import Place
+from qsm_dask.pseudonyms import Pseudonyms
 from qsm_dask.shard import Shard
 
 if TYPE_CHECKING:
@@ -23,13 +23,15 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def open_cluster(name: str, *, quiet: bool) -> Iterator["Engine"]:
+def open_cluster(name: str, *, quiet: bool, pseudonymise: bool = False) -> Iterator["Engine"]:
     """Start the cluster that a shipped or own file describes, and shut it down afterwards."""
     from qsm_dask.api import open_engine
 
+    names = Pseudonyms.from_environment() if pseudonymise else str
     with ExitStack() as stack:
         with waiting("starting workers", quiet=quiet):
             engine = stack.enter_context(open_engine(name))
+        engine.name_of = names
         yield engine
 
 
@@ -51,29 +53,42 @@ def read_pipeline(name: str, atlas: str | None = None) -> "Pipeline":
     return pipeline if atlas is None else pipeline.with_atlas(atlas)
 
 
-def compile_kernels(pipeline: "Pipeline", *, quiet: bool) -> None:
+def threads_of(cluster: str) -> int:
+    """How many threads a scan is given on the cluster that a file describes."""
+    from qsm_dask.engine import parse, read_spec
+
+    return parse(read_spec(cluster)).threads_per_worker
+
+
+def compile_kernels(pipeline: "Pipeline", threads: int, *, quiet: bool) -> None:
     """Compile once what the pipeline calls, and say so: it is a machine's first run that takes the time."""
     from qsm_dask.workflow import compile_ahead
 
-    if not compile_ahead.is_due(pipeline):
+    if not compile_ahead.is_due(pipeline, threads):
         return
     if not quiet:
         say("compiling kernels, once on this machine (about a minute)")
     with progress("compile", quiet=quiet) as shown:
-        compile_ahead.run(pipeline, progress=shown)
+        compile_ahead.run(pipeline, threads, progress=shown)
 
 
 def run_all(
-    bids: Path, cohort: Place, chosen: Selection, steps: "Pipeline", cluster: str, *, quiet: bool
+    bids: Place,
+    cohort: Place,
+    chosen: Selection,
+    steps: "Pipeline",
+    cluster: str,
+    *,
+    timeout_s: float | None = None,
+    pseudonymise: bool = False,
+    quiet: bool,
 ) -> tuple["Ingested", "Processed", "Compared", str]:
     """Ingest, process, compare and report on one cluster; the summaries and where the page lies."""
     with making(cohort) as store:  # before anything that takes time: a place that cannot be reached is told at once
-        compile_kernels(steps, quiet=quiet)
-        with open_cluster(cluster, quiet=quiet) as engine:
-            if engine.dashboard and not quiet:
-                say(f"dashboard {engine.dashboard}")
-            ingested = ingest_scans(bids, store, engine, chosen, quiet=quiet)
-            processed = process_scans(store, engine, steps, chosen, quiet=quiet)
+        compile_kernels(steps, threads_of(cluster), quiet=quiet)
+        with open_cluster(cluster, quiet=quiet, pseudonymise=pseudonymise) as engine:
+            ingested = ingest_scans(bids, store, engine, chosen, timeout_s=timeout_s, quiet=quiet)
+            processed = process_scans(store, engine, steps, chosen, timeout_s=timeout_s, quiet=quiet)
             if not quiet:
                 tell_processed(processed)
             compared = compare_scans(store, quiet=quiet)
@@ -89,12 +104,20 @@ def making(cohort: Place) -> Iterator["CohortStore"]:
         yield store
 
 
-def ingest_scans(bids: Path, store: "CohortStore", engine: "Engine", chosen: Selection, *, quiet: bool) -> "Ingested":
+def ingest_scans(
+    bids: Place,
+    store: "CohortStore",
+    engine: "Engine",
+    chosen: Selection,
+    *,
+    timeout_s: float | None = None,
+    quiet: bool,
+) -> "Ingested":
     """Take the chosen scans of a dataset into a cohort."""
     from qsm_dask.workflow import ingest as workflow
 
-    with progress("ingest", quiet=quiet) as shown:
-        summary = workflow.run(bids, store, engine, **vars(chosen), progress=shown)
+    with progress("ingest", quiet=quiet, engine=engine) as shown:
+        summary = workflow.run(bids.url, store, engine, **vars(chosen), timeout_s=timeout_s, progress=shown)
     if not quiet:
         say(
             f"ingest    {summary.done} converted, {summary.unchanged} unchanged, "
@@ -115,12 +138,13 @@ def process_scans(
     *,
     scans: "Collection[ScanKey] | None" = None,
     shard: Shard | None = None,
+    timeout_s: float | None = None,
     quiet: bool,
 ) -> "Processed":
     """Run a pipeline on the chosen scans of a cohort."""
     from qsm_dask.workflow import process as workflow
 
-    with progress("process", quiet=quiet) as shown:
+    with progress("process", quiet=quiet, engine=engine) as shown:
         summary = workflow.run(
             store,
             engine,
@@ -129,6 +153,7 @@ def process_scans(
             sessions=chosen.sessions,
             scans=scans,
             shard=shard,
+            timeout_s=timeout_s,
             progress=shown,
         )
     if summary.without_labels:
@@ -147,7 +172,7 @@ def repair(store: "CohortStore", engine: "Engine", damages: "Sequence[Damage]", 
     withdrawn = workflow.run(store, [(one.scan, one.node, one.key) for one in damages if one.node])
     failures |= withdrawn.failures
     if withdrawn.pipeline is not None and withdrawn.scans:
-        compile_kernels(withdrawn.pipeline, quiet=quiet)
+        compile_kernels(withdrawn.pipeline, engine.threads, quiet=quiet)
         scans = withdrawn.scans
         summary = process_scans(store, engine, withdrawn.pipeline, Selection(), scans=scans, quiet=quiet)
         failures |= summary.failures

@@ -150,7 +150,8 @@ def demo(
     quiet = quiet or as_json
     simulate(bids, subjects=subjects, seed=seed, quiet=quiet)
     chosen = Selection(derivatives=[f"{truth}:dseg"])
-    _, summary, _, page = steps.run_all(bids, cohort, chosen, steps.read_pipeline("consensus"), "local", quiet=quiet)
+    consensus = steps.read_pipeline("consensus")
+    _, summary, _, page = steps.run_all(Place(str(bids.absolute())), cohort, chosen, consensus, "local", quiet=quiet)
     with waiting("comparing with the truth", quiet=quiet):
         found = recovery.run(steps.open_store(cohort), truth)
     rows = _per_region(found)

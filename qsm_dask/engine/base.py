@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Protocol, TypeVar
 
+from qsm_dask.engine.resources import resident
 from qsm_dask.errors import EngineError
 
 K = TypeVar("K")
@@ -54,8 +55,31 @@ class Outcome:
     attempts: int
 
 
+@dataclass(frozen=True)
+class Activity:
+    """What an engine does just now.
+
+    Attributes
+    ----------
+    running : tasks that have started and not ended.
+    workers : processes that run tasks, as far as known.
+    memory : what these processes take together [bytes]; 0 where unknown.
+    """
+
+    running: int = 0
+    workers: int = 0
+    memory: int = 0
+
+
 class Engine(Protocol):
-    """Runs one task for each of many keys."""
+    """Runs one task for each of many keys.
+
+    Attributes
+    ----------
+    name_of : what a key is called where others may look: in task names, hence on the dashboard.
+    """
+
+    name_of: Callable[[Any], str]
 
     @property
     def slots(self) -> int:
@@ -75,6 +99,10 @@ class Engine(Protocol):
     @property
     def dashboard(self) -> str | None:
         """Address of a page that shows the work, or None."""
+        ...
+
+    def activity(self) -> Activity:
+        """What is under way, at once and from any thread; figures may be some seconds old."""
         ...
 
     def map(
@@ -212,6 +240,12 @@ class SerialEngine:
     def __init__(self, limit: int, threads: int = 1) -> None:
         self.limit = limit
         self.threads = threads
+        self.name_of: Callable[[Any], str] = str
+        self.running = 0
+
+    def activity(self) -> Activity:
+        """See `Engine.activity`."""
+        return Activity(self.running, 1, resident())
 
     def map(
         self,
@@ -228,7 +262,11 @@ class SerialEngine:
             attempts = 0
             while record is None or (record.again and attempts <= retries):
                 attempts += 1
-                record = _timed(task, key, timeout_s)
+                self.running = 1
+                try:
+                    record = _timed(task, key, timeout_s)
+                finally:
+                    self.running = 0
             yield record.outcome(key, "serial", attempts)
 
 

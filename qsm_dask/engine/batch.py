@@ -18,12 +18,10 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 
 from qsm_dask.engine.base import Engine
-from qsm_dask.engine.settings import SETTINGS, as_environment, thread_environment
+from qsm_dask.engine.certificates import FILES, file_name
+from qsm_dask.engine.settings import ENCRYPTED, LOOPBACK, PRELOAD, SETTINGS, as_environment, thread_environment
 from qsm_dask.engine.sizing import job_memory, seconds, task_limit, whole
 from qsm_dask.errors import ConfigError
-
-LOOPBACK = "127.0.0.1:0"
-_ENCRYPTED = {"distributed.comm.require-encryption": True}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +101,7 @@ class Batch:
         from distributed import Security
 
         folder = PurePosixPath(self.shared_folder, ".qsm-dask-RUN")
-        files = {f"tls_{name}": str(folder / f"{name}.pem") for name in ("ca_file", "worker_cert", "worker_key")}
+        files = {field: str(folder / file_name(field)) for field in FILES}
         security = Security(require_encryption=True, **files) if self.tls else None
         address = f"{'tls' if self.tls else 'tcp'}://SCHEDULER:PORT"
         script: str = self.classes().job(address, name="qsm-dask-0", security=security, **self.job()).job_script()
@@ -131,7 +129,7 @@ class Batch:
 
     def job(self) -> dict[str, Any]:
         """Keyword arguments of dask-jobqueue's job class."""
-        settings = {**SETTINGS, **(_ENCRYPTED if self.tls else {})}
+        settings = {**SETTINGS, **(ENCRYPTED if self.tls else {})}
         environment = as_environment(settings) | thread_environment(self.threads_per_worker)
         return {
             "cores": self.threads_per_worker,
@@ -158,7 +156,7 @@ class Batch:
             "--nthreads", "1",
             "--memory-limit", str(self.worker_memory),
             "--dashboard-address", LOOPBACK,
-            "--preload", "qsm_dask.engine.preload",
+            "--preload", PRELOAD,
             *self._lifetime(),
         ]  # fmt: skip
 

@@ -17,14 +17,22 @@ from typing import Any, Protocol
 from qsm_dask import resources
 from qsm_dask.engine.base import Engine, SerialEngine, gibibytes
 from qsm_dask.engine.batch import HtCondor, Lsf, Pbs, Sge, Slurm
+from qsm_dask.engine.hosted import Aws, Azure, Coiled, Gateway, Gcp
+from qsm_dask.engine.kubernetes import Kubernetes
 from qsm_dask.engine.resources import Machine
 from qsm_dask.engine.running import Running
 from qsm_dask.engine.sizing import AUTO, plan, task_limit, whole
+from qsm_dask.engine.ssh import Ssh
 from qsm_dask.errors import ConfigError
 
 
 class Cluster(Protocol):
     """What a cluster file describes."""
+
+    @property
+    def threads_per_worker(self) -> int:
+        """Threads that the kernels of one scan use."""
+        ...
 
     def open(self) -> AbstractContextManager[Engine]:
         """Start it, and shut it down at the end."""
@@ -147,11 +155,18 @@ class Local:
 KINDS: dict[str, Any] = {
     "serial": Serial,
     "local": Local,
+    "ssh": Ssh,
     "slurm": Slurm,
     "pbs": Pbs,
     "sge": Sge,
     "lsf": Lsf,
     "htcondor": HtCondor,
+    "kubernetes": Kubernetes,
+    "aws": Aws,
+    "gcp": Gcp,
+    "azure": Azure,
+    "coiled": Coiled,
+    "gateway": Gateway,
     "running": Running,
 }
 

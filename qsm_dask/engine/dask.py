@@ -11,6 +11,7 @@ worker is submitted again for free.
 
 import asyncio
 import logging
+import math
 import os
 import signal
 import time
@@ -18,14 +19,14 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from distributed import CancelledError, Client, Future, KilledWorker, Nanny, get_worker
 
-from qsm_dask.engine.base import Outcome, Record, attempt, failure, gibibytes, overtime, refusal
+from qsm_dask.engine.base import Activity, Outcome, Record, attempt, failure, gibibytes, overtime, refusal
 from qsm_dask.engine.blame import Blame, Verdict
 from qsm_dask.engine.preload import LEAVING
 from qsm_dask.errors import EngineError
@@ -35,6 +36,7 @@ _LOG = logging.getLogger(__name__)
 _WINDOW = 2  # tasks in flight for each slot: one runs, one waits
 _FREE_LOSSES = 3  # as often a task may be lost with its worker, uncharged, before it must run alone
 _PULSE_S = 5.0
+_LOOK_S = 2.0
 _ADVICE = "Give workers more memory (`memory` in the cluster file), or leave this scan out"
 _MEMORY_TOPIC = "worker-restart-memory"  # where a nanny says that it stopped a worker for its memory
 
@@ -85,13 +87,16 @@ class DaskEngine:
         self.deaths = deaths
         self.patience_s = patience_s
         self.larger = larger
+        self.name_of: Callable[[Any], str] = str
         self.overfull: dict[str, int] = {}
         """Workers that were stopped for their memory, and what they had taken [bytes]."""
         self.left: set[str] = set()
         """Workers that ended in order: their time was over, or their job was called back."""
         self.topic = f"qsm-dask-{uuid.uuid4().hex}"
-        self.listeners: dict[str, SimpleQueue[tuple[int, Any]]] = {}
-        """Where each map under way hears of its submissions."""
+        self.maps: dict[str, _Map] = {}
+        """Those under way, by name."""
+        self.seen = Activity()
+        self.looked_at = -math.inf
         client.subscribe_topic(_MEMORY_TOPIC, self._note_overfull)
         client.subscribe_topic(LEAVING, self._note_leaving)
         client.subscribe_topic(self.topic, self._note_start)
@@ -113,6 +118,21 @@ class DaskEngine:
         """See `Engine.map`. Closing the iterator cancels what waits; what runs, runs to its end."""
         return _Map(self, task, iter(keys), memory, retries, timeout_s).outcomes()
 
+    def activity(self) -> Activity:
+        """See `Engine.activity`."""
+        if time.monotonic() - self.looked_at > _LOOK_S:
+            self.looked_at = time.monotonic()
+            self.loop.add_callback(self._look)
+        jobs = [job for one in tuple(self.maps.values()) for job in tuple(one.running.values())]
+        return replace(self.seen, running=sum(job.started is not None for job in jobs))
+
+    async def _look(self) -> None:
+        """Runs in the client's event loop."""
+        with suppress(OSError, AttributeError):  # of a lost scheduler, the tasks tell
+            scheduler: Any = self.client.scheduler
+            workers = (await scheduler.identity(n_workers=-1))["workers"].values()
+            self.seen = Activity(0, len(workers), sum(int(worker["metrics"]["memory"]) for worker in workers))
+
     def _note_overfull(self, event: tuple[float, dict[str, Any]]) -> None:
         self.overfull[event[1]["worker"]] = int(event[1]["rss"])
 
@@ -121,9 +141,9 @@ class DaskEngine:
 
     def _note_start(self, event: tuple[float, dict[str, Any]]) -> None:
         start = _Start(event[1]["worker"], time.monotonic())
-        events = self.listeners.get(event[1]["map"])
-        if events is not None:
-            events.put((event[1]["number"], start))
+        told = self.maps.get(event[1]["map"])
+        if told is not None:
+            told.events.put((event[1]["number"], start))
 
 
 @dataclass(frozen=True)
@@ -176,7 +196,7 @@ class _Map:
     unmanned_since: float | None = None
 
     def outcomes(self) -> Iterator[Outcome]:
-        self.engine.listeners[self.name] = self.events
+        self.engine.maps[self.name] = self
         try:
             while True:
                 yield from self._fill()
@@ -242,7 +262,7 @@ class _Map:
             self.engine.topic,
             self.name,
             job.number,
-            key=(f"{task_name}-{self.name}", str(job.key), job.number),
+            key=(f"{task_name}-{self.name}", self.engine.name_of(job.key), job.number),
             pure=False,
             workers=worker,
             allow_other_workers=worker is not None,  # it may die before it begins
@@ -311,7 +331,7 @@ class _Map:
         self.blame.ended(job.number)
         job.tries += 1
         if record.again and job.tries <= self.retries:
-            _LOG.warning("%s failed (%s) and is tried again", job.key, record.error)
+            _LOG.warning("%s failed (%s) and is tried again", job.key, record.error, extra={"scan": str(job.key)})
             self._submit(job)
             return
         yield record.outcome(job.key, worker, job.tries + job.deaths)
@@ -339,7 +359,9 @@ class _Map:
                 yield reason.outcome(job.key, worker, job.tries + job.deaths)
                 return
             how = " with more room" if roomier else ""
-            _LOG.warning("the worker of %s died; it will run again, alone%s", job.key, how)
+            _LOG.warning(
+                "the worker of %s died; it will run again, alone%s", job.key, how, extra={"scan": str(job.key)}
+            )
         self.suspects.append(job)
 
     def _obituary(self, job: _Job, worker: str) -> str:
@@ -371,7 +393,7 @@ class _Map:
         client = self.engine.client
         outstanding = [job.future for job in self.running.values()]
         self.running.clear()
-        del self.engine.listeners[self.name]
+        del self.engine.maps[self.name]
         if outstanding and client.status == "running":
             client.cancel(outstanding, force=True)
 

@@ -5,13 +5,11 @@
 
 import logging
 import os
-import shutil
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import dask
@@ -23,6 +21,8 @@ from qsm_dask.engine.dask import DaskEngine, NoRoomError
 from qsm_dask.engine.resources import Machine
 from qsm_dask.engine.settings import SETTINGS, quiet, thread_environment
 from qsm_dask.engine.sizing import BASELINE
+from qsm_dask.errors import ConfigError
+from qsm_dask.scratch import own_folder
 
 _SETTINGS = {
     **SETTINGS,
@@ -52,37 +52,46 @@ def local_engine(workers: int, memory: int, limit: int, threads: int, scratch: s
     ------
     Engine : on those workers.
     """
-    folder = tempfile.mkdtemp(prefix="qsm-dask-", dir=scratch)
-    try:
-        with _environment(threads), quiet(), dask.config.set(_SETTINGS):
-            held = _Signals()
-            with held:
-                cluster = LocalCluster(
-                    n_workers=workers,
-                    threads_per_worker=1,
-                    processes=True,
-                    memory_limit=memory,
-                    host=_LOOPBACK,
-                    dashboard_address=f"{_LOOPBACK}:0",
-                    worker_dashboard_address=f"{_LOOPBACK}:0",
-                    local_directory=folder,
-                    preload=["qsm_dask.engine.preload"],
-                    silence_logs=logging.ERROR,
+    with _scratch(scratch) as folder, _environment(threads), quiet(), dask.config.set(_SETTINGS):
+        held = _Signals()
+        with held:
+            cluster = LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                processes=True,
+                memory_limit=memory,
+                host=_LOOPBACK,
+                dashboard_address=f"{_LOOPBACK}:0",
+                worker_dashboard_address=f"{_LOOPBACK}:0",
+                local_directory=folder,
+                preload=["qsm_dask.engine.preload"],
+                silence_logs=logging.ERROR,
+            )
+        try:
+            held.deliver()
+            with Client(cluster) as client:
+                yield DaskEngine(
+                    client,
+                    slots=workers,
+                    limit=limit,
+                    threads=threads,
+                    larger=lambda: _larger(cluster, client, memory),
                 )
-            try:
-                held.deliver()
-                with Client(cluster) as client:
-                    yield DaskEngine(
-                        client,
-                        slots=workers,
-                        limit=limit,
-                        threads=threads,
-                        larger=lambda: _larger(cluster, client, memory),
-                    )
-            finally:
-                _stop(cluster)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            _stop(cluster)
+
+
+@contextmanager
+def _scratch(parent: str | None) -> Iterator[str]:
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(own_folder(parent, "qsm-dask-"))
+        except OSError as error:
+            raise ConfigError(
+                f"cluster: no folder for the workers' files can be made in {parent or 'the temporary folder'} "
+                f"({error.strerror or error}): name another one (`scratch` in the cluster file), or free some space"
+            ) from error
+        yield folder
 
 
 @contextmanager

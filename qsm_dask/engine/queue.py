@@ -4,25 +4,25 @@
 # distributed is typed in part only
 
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import dask
-from distributed import Client, Security
+from distributed import Client
 from tornado.ioloop import PeriodicCallback
 
 from qsm_dask.engine.base import Engine
 from qsm_dask.engine.batch import Batch
+from qsm_dask.engine.certificates import private_folder, put_in_folder, temporary_security
 from qsm_dask.engine.dask import DaskEngine, NoRoomError
 from qsm_dask.engine.settings import SETTINGS, quiet
 from qsm_dask.engine.sizing import job_memory, seconds
 from qsm_dask.errors import ConfigError
 
+_INSTALL = "pip install 'qsm-dask[hpc]'"
 _STAFFING_S = 2.0
 _GLANCE_S = 0.2
 
@@ -53,9 +53,9 @@ def batch_engine(options: Batch) -> Iterator[Engine]:
         # Until the first scan has told how long one takes, adaptive scaling must not take them for short.
         "distributed.scheduler.unknown-task-duration": "5 minutes",
     }
-    with quiet(), dask.config.set(settings), _private_folder(options.shared_folder) as folder:
+    with quiet(), dask.config.set(settings), private_folder(options.shared_folder) as folder:
         cluster = classes.cluster(
-            security=_security(folder) if options.tls else None,
+            security=put_in_folder(temporary_security(_INSTALL), folder) if options.tls else None,
             scheduler_options={
                 "interface": options.interface,
                 "port": options.scheduler_port,
@@ -79,36 +79,6 @@ def batch_engine(options: Batch) -> Iterator[Engine]:
                 )
         finally:
             cluster.close()
-
-
-def _security(folder: str) -> Security:
-    """Certificates of this run alone; jobs read theirs from `folder`, the rest stays in memory."""
-    try:
-        made: Security = Security.temporary()
-    except ImportError as error:
-        raise ConfigError("cluster: tls needs the package cryptography: pip install 'qsm-dask[hpc]'") from error
-    roles = ("tls_ca_file", "tls_worker_cert", "tls_worker_key")
-    paths = {role: Path(folder, f"{role.removeprefix('tls_')}.pem") for role in roles}
-    for role, path in paths.items():
-        path.touch(mode=0o600)
-        path.write_text(getattr(made, role))
-        setattr(made, role, str(path))
-    return made
-
-
-@contextmanager
-def _private_folder(parent: str) -> Iterator[str]:
-    """A folder for the run's certificates that only this user may enter; removed at exit."""
-    try:
-        folder = tempfile.mkdtemp(prefix=".qsm-dask-", dir=Path(parent).expanduser())
-    except OSError as error:
-        raise ConfigError(
-            f"cluster: shared_folder {parent!r} cannot be written ({error}): name one that every node sees"
-        ) from error
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

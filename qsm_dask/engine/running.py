@@ -4,18 +4,19 @@
 # distributed is typed in part only
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from qsm_dask.engine.base import Engine, gibibytes
+from qsm_dask.engine.base import Engine
 from qsm_dask.engine.sizing import seconds, task_limit, whole
+from qsm_dask.engine.suited import least_memory, suited_workers
 from qsm_dask.errors import ConfigError, EngineError
 
 if TYPE_CHECKING:
-    from distributed import Client, Security
+    from distributed import Security
 
 _LOG = logging.getLogger(__name__)
 _SCHEMES = ("tls", "tcp")
@@ -90,11 +91,11 @@ class Running:
             except (OSError, ValueError, RuntimeError) as error:
                 raise EngineError(f"no scheduler answers at {self.address}: {error}") from error
             with client:
-                workers = self._workers(client, wait)
+                workers = suited_workers(client, f"the scheduler at {self.address}", wait)
                 yield DaskEngine(
                     client,
                     slots=len(workers),
-                    limit=task_limit(min(worker["memory_limit"] for worker in workers.values())),
+                    limit=task_limit(least_memory(workers)),
                     threads=self.threads_per_worker,
                     patience_s=seconds("patience", self.patience),
                 )
@@ -106,30 +107,3 @@ class Running:
             return None
         given = {"tls_ca_file": self.ca_file, "tls_client_cert": self.cert, "tls_client_key": self.key}
         return Security(require_encryption=True, **{name: value for name, value in given.items() if value})
-
-    def _workers(self, client: "Client", wait: float) -> Mapping[str, Mapping[str, Any]]:
-        """The workers there are; all must run one task at a time, within a limit."""
-        try:
-            client.wait_for_workers(1, timeout=wait)
-        except TimeoutError as error:
-            raise EngineError(f"the scheduler at {self.address} has no worker: start some") from error
-        workers: Mapping[str, Mapping[str, Any]] = client.scheduler_info(n_workers=-1)["workers"]
-        for name, worker in workers.items():
-            if worker["nthreads"] != 1:
-                raise ConfigError(
-                    f"worker {name} has {worker['nthreads']} threads, so it would run as many scans at once in one "
-                    "memory: start workers with `--nthreads 1` (and `threads_per_worker` here for more threads a scan)"
-                )
-            if not worker["memory_limit"]:
-                raise ConfigError(f"worker {name} has no memory limit: start workers with `--memory-limit`")
-        for name, answer in client.run(_versions, on_error="return").items():
-            if isinstance(answer, BaseException):
-                raise ConfigError(f"worker {name} cannot run qsm_dask ({answer}): install it there in the same version")
-        _LOG.info(
-            "%d workers, the least of %s", len(workers), gibibytes(min(w["memory_limit"] for w in workers.values()))
-        )
-        return workers
-
-
-def _versions() -> None:
-    """Runs on a worker, which must find this module to do so."""

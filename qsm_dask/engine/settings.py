@@ -19,6 +19,13 @@ SETTINGS: Mapping[str, Any] = {
     "distributed.worker.profile.enabled": False,
 }
 
+ENCRYPTED: Mapping[str, Any] = {"distributed.comm.require-encryption": True}
+
+LOOPBACK = "127.0.0.1:0"
+"""Where pages that ask for no password listen."""
+
+PRELOAD = "qsm_dask.engine.preload"
+
 
 def as_environment(settings: Mapping[str, Any]) -> dict[str, str]:
     """The same settings for a process on another machine, which reads them from its environment."""
@@ -32,20 +39,26 @@ def thread_environment(threads: int) -> dict[str, str]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Show of dask's log what went wrong, and not what this engine puts right.
+    """Show of dask's log what went wrong, and not what this engine puts right or tells itself.
 
-    Dask calls a task failed for good at its worker's first death, and a result lost with it.
+    Dask calls a task failed for good at its worker's first death, and a result lost with it; of a
+    scheduler that is gone its client prints a traceback.
     """
 
     def of_interest(record: logging.LogRecord) -> bool:
-        return "marked as failed because" not in record.msg and "Couldn't gather keys" not in record.msg
+        unreached = record.name == "distributed.client" and record.exc_info and isinstance(record.exc_info[1], OSError)
+        put_right = "marked as failed because" in record.msg or "Couldn't gather keys" in record.msg
+        return not unreached and not put_right
 
-    dask_logger, scheduler_logger = logging.getLogger("distributed"), logging.getLogger("distributed.scheduler")
+    dask_logger = logging.getLogger("distributed")
+    filtered = [logging.getLogger(f"distributed.{part}") for part in ("scheduler", "client")]
     level = dask_logger.level
     dask_logger.setLevel(logging.ERROR)
-    scheduler_logger.addFilter(of_interest)
+    for logger in filtered:
+        logger.addFilter(of_interest)
     try:
         yield
     finally:
-        scheduler_logger.removeFilter(of_interest)
+        for logger in filtered:
+            logger.removeFilter(of_interest)
         dask_logger.setLevel(level)

@@ -3,8 +3,17 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 from qsm_dask.scan import ScanKey
+
+
+class Stat(NamedTuple):
+    """What tells that an object is another one: its size, its time [ns] and its store's tag."""
+
+    size: int
+    mtime_ns: int
+    tag: str
 
 
 @dataclass(frozen=True)
@@ -15,11 +24,13 @@ class FileRef:
     ----------
     label : path from the dataset's root, or from the name of a derivatives folder outside
         it; never absolute, so that a dataset may move.
-    path : where it lies now.
+    path : where it lies now: on a disk, or at a URL.
+    stat : of an object at a URL, when the dataset was listed.
     """
 
     label: str
     path: str
+    stat: Stat | None = None
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from qsm_dask.errors import InputError
-from qsm_dask.io.acquisition import FileRef
+from qsm_dask.io.acquisition import FileRef, Stat
 
 Fingerprint = dict[str, Any]
 
@@ -20,6 +20,9 @@ def stats(files: Iterable[FileRef]) -> dict[str, Fingerprint]:
     """
     found = {}
     for file in files:
+        if file.stat is not None:
+            found[file.label] = file.stat._asdict()
+            continue
         try:
             stat = Path(file.path).stat()
         except OSError as error:
@@ -57,7 +60,7 @@ def same_content(files: Iterable[str], now: Mapping[str, Fingerprint], known: Ma
 
 
 def _same_stat(one: Fingerprint, other: Fingerprint) -> bool:
-    return bool(one["size"] == other["size"] and one["mtime_ns"] == other["mtime_ns"])
+    return all(one.get(name) == other.get(name) for name in Stat._fields)
 
 
 def _sha256(file: FileRef) -> str:

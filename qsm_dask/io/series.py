@@ -15,6 +15,7 @@ from qsm_dask.io.echoes import Series, Source, choose_parts
 from qsm_dask.io.maps import read_map
 from qsm_dask.io.nifti import Header, read_header, read_into
 from qsm_dask.io.phase import PhaseSign, Scale, to_polar, to_radians
+from qsm_dask.io.remote import header_at_hand
 from qsm_dask.io.sidecars import field_strength, text
 from qsm_dask.quantities import HEADER
 from qsm_dask.scan import Geometry
@@ -122,7 +123,8 @@ def outline(acquisition: Acquisition) -> Outline | None:
     try:
         parts = choose_parts(acquisition, phase_needed=needs_phase(acquisition))
         of_part = [image for image in acquisition.images if image.part == parts[0]]
-        header = read_header(of_part[0].file.path, of_part[0].file.label, coils=True)
+        with header_at_hand(of_part[0].file) as path:
+            header = read_header(path, of_part[0].file.label, coils=True)
     except InputError:
         return None
     files = len(acquisition.coils)

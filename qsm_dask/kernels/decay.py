@@ -8,7 +8,7 @@ from scipy.special import i0e, i1e
 
 from qsm_dask.kernels import series
 from qsm_dask.kernels.doors import check_positive
-from qsm_dask.kernels.jit import compiled
+from qsm_dask.kernels.jit import compiled, prange, spread
 from qsm_dask.kernels.noise import SAMPLE, scale_of, stride_of
 from qsm_dask.kernels.relaxometry import loglinear
 from qsm_dask.kernels.series import Mask, Real, Times
@@ -271,7 +271,7 @@ def _marquardt(
     return rate, iterations, False
 
 
-@compiled
+@spread
 def _fit(
     signal: Real,
     te: Times,
@@ -284,24 +284,42 @@ def _fit(
     rate: Real,
 ) -> tuple[int, int]:
     """Improve the rates in place; the most steps of a voxel, and how many voxels ran out of them."""
-    nx, ny, nz = inside.shape
+    longest, unfinished = np.zeros(inside.shape[0], np.int64), np.zeros(inside.shape[0], np.int64)
+    for x in prange(inside.shape[0]):
+        longest[x], unfinished[x] = _fit_plane(signal, te, inside, level, means, most, tolerance, iterations, rate, x)
+    return longest.max(), unfinished.sum()
+
+
+@compiled
+def _fit_plane(
+    signal: Real,
+    te: Times,
+    inside: Mask,
+    level: float,
+    means: Times,
+    most: float,
+    tolerance: float,
+    iterations: int,
+    rate: Real,
+    x: int,
+) -> tuple[int, int]:
+    _, ny, nz = inside.shape
     values = np.empty(te.size)
     longest, unfinished = 0, 0
-    for x in range(nx):
-        for y in range(ny):
-            for z in range(nz):
-                if not inside[x, y, z]:
-                    continue
-                brightest = 0.0
-                for echo in range(te.size):
-                    values[echo] = signal[echo, x, y, z]
-                    brightest = max(brightest, values[echo])
-                if not brightest > 0:
-                    continue
-                found, steps, rested = _marquardt(
-                    values, te, float(rate[x, y, z]), level, means, most, tolerance, iterations
-                )
-                rate[x, y, z] = found
-                longest = max(longest, steps)
-                unfinished += 0 if rested else 1
+    for y in range(ny):
+        for z in range(nz):
+            if not inside[x, y, z]:
+                continue
+            brightest = 0.0
+            for echo in range(te.size):
+                values[echo] = signal[echo, x, y, z]
+                brightest = max(brightest, values[echo])
+            if not brightest > 0:
+                continue
+            found, steps, rested = _marquardt(
+                values, te, float(rate[x, y, z]), level, means, most, tolerance, iterations
+            )
+            rate[x, y, z] = found
+            longest = max(longest, steps)
+            unfinished += 0 if rested else 1
     return longest, unfinished

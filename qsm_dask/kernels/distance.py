@@ -93,8 +93,11 @@ def _along_planes(squared: NDArray[np.float32], squares: NDArray[np.float32]) ->
         plane[:] = squared[i]
         for j in range(ny):
             row = squared[i, j]
+            farthest = row.max()
             for step in range(1, squares.size):
                 more = squares[step]
+                if more >= farthest:  # no row from here on is nearer
+                    break
                 for other in (j - step, j + step):
                     if 0 <= other < ny:
                         for m in range(nz):

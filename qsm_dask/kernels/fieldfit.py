@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from qsm_dask.kernels import noise, series
 from qsm_dask.kernels.doors import check_positive
-from qsm_dask.kernels.jit import compiled
+from qsm_dask.kernels.jit import compiled, prange, spread
 from qsm_dask.kernels.noise import phase_variance
 from qsm_dask.kernels.series import Mask, Real, Times
 from qsm_dask.kernels.solved import Solved
@@ -287,7 +287,7 @@ def _noise(
                 deviation[x, y, z] = scale * np.sqrt(variance)
 
 
-@compiled
+@spread
 def _fit(
     phase: Real,
     magnitude: Real,
@@ -302,29 +302,49 @@ def _fit(
     residual: Real,
 ) -> tuple[int, int]:
     """The most steps of a voxel, and how many voxels ran out of them."""
-    nx, ny, nz = inside.shape
+    most, unfinished = np.zeros(inside.shape[0], np.int64), np.zeros(inside.shape[0], np.int64)
+    for x in prange(inside.shape[0]):
+        most[x], unfinished[x] = _fit_plane(
+            phase, magnitude, weighted, inside, te, accrued, tolerance, iterations, scale, field, residual, x
+        )
+    return most.max(), unfinished.sum()
+
+
+@compiled
+def _fit_plane(
+    phase: Real,
+    magnitude: Real,
+    weighted: bool,
+    inside: Mask,
+    te: Times,
+    accrued: Real,
+    tolerance: float,
+    iterations: int,
+    scale: float,
+    field: Real,
+    residual: Real,
+    x: int,
+) -> tuple[int, int]:
+    _, ny, nz = inside.shape
     weights, values = np.empty(te.size), np.empty(te.size)
     most, unfinished = 0, 0
-    for x in range(nx):
-        for y in range(ny):
-            for z in range(nz):
-                if not inside[x, y, z]:
-                    continue
-                mean, spread = _weigh(magnitude, weighted, te, x, y, z, True, weights)
-                for echo in range(te.size):
-                    values[echo] = phase[echo, x, y, z]
-                _follow(values, weights, te, float(accrued[x, y, z]))
-                slope, value = _line(values, weights, te, mean, spread, True)
-                slope, value, steps, moved = _newton(
-                    values, weights, te, mean, spread, slope, value, tolerance, iterations
-                )
-                most = max(most, steps)
-                unfinished += moved > tolerance
-                for echo in range(te.size):
-                    rest = values[echo] - value - slope * (te[echo] - mean)
-                    values[echo] -= _TURN * np.rint(rest / _TURN)
-                field[x, y, z] = scale * slope
-                residual[x, y, z] = _misfit(values, weights, te, mean, slope, value)
+    for y in range(ny):
+        for z in range(nz):
+            if not inside[x, y, z]:
+                continue
+            mean, spread = _weigh(magnitude, weighted, te, x, y, z, True, weights)
+            for echo in range(te.size):
+                values[echo] = phase[echo, x, y, z]
+            _follow(values, weights, te, float(accrued[x, y, z]))
+            slope, value = _line(values, weights, te, mean, spread, True)
+            slope, value, steps, moved = _newton(values, weights, te, mean, spread, slope, value, tolerance, iterations)
+            most = max(most, steps)
+            unfinished += moved > tolerance
+            for echo in range(te.size):
+                rest = values[echo] - value - slope * (te[echo] - mean)
+                values[echo] -= _TURN * np.rint(rest / _TURN)
+            field[x, y, z] = scale * slope
+            residual[x, y, z] = _misfit(values, weights, te, mean, slope, value)
     return most, unfinished
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from qsm_dask.kernels.doors import Mask, Vector
+from qsm_dask.kernels.jit import compiled, prange, spread
 
 Shape = tuple[int, int, int]
 Box = tuple[slice, slice, slice]
@@ -99,6 +100,20 @@ def inverse(spectrum: Spectrum, shape: Shape) -> Volume:
     planes = scipy.fft.ifftn(spectrum, axes=(0, 1), overwrite_x=True)
     volume: Volume = scipy.fft.irfft(planes, n=shape[2], axis=2, overwrite_x=True)
     return volume
+
+
+@spread
+def weigh(spectrum: Spectrum, kernel: Volume) -> None:
+    """Multiply a half spectrum by a real kernel on the same grid, in place."""
+    for i in prange(spectrum.shape[0]):
+        _weigh_plane(spectrum[i], kernel[i])
+
+
+@compiled
+def _weigh_plane(spectrum: Spectrum, kernel: Volume) -> None:
+    for j in range(spectrum.shape[0]):
+        for m in range(spectrum.shape[1]):
+            spectrum[j, m] *= kernel[j, m]
 
 
 def frequencies(shape: Shape, voxel_size: Vector) -> tuple[Floats, Floats, Floats]:

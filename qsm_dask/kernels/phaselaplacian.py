@@ -9,7 +9,7 @@ from qsm_dask.kernels.series import Real, Times
 _TURN = 2 * np.pi
 
 
-def phase_laplacian(phase: Real, magnitude: Real | None, inside: Mask, te: Times, size: Vector) -> Real:
+def phase_laplacian(phase: Real, magnitude: Real | None, inside: Mask, te: Times, size: Vector, *, points: int) -> Real:
     """The Laplacian of the slope of phase over echo time, without unwrapping in space.
 
     Between two neighbours the phase of the first echo differs by less than half a turn; that wrapped difference
@@ -25,33 +25,63 @@ def phase_laplacian(phase: Real, magnitude: Real | None, inside: Mask, te: Times
     inside : (x, y, z); edges that leave it count as flat.
     te : (echo,) [s].
     size : spacing [mm].
+    points : of the stencil. 7 are second differences along the axes; 19 are those of `multigrid`, whose error on a
+        harmonic background is of the fourth order.
 
     Returns
     -------
-    float32 (x, y, z) [rad/s/mm^2], right in every voxel whose six neighbours are inside.
+    float32 (x, y, z) [rad/s/mm^2], right in every voxel whose neighbours that the stencil reads are inside.
     """
-    result = np.zeros(inside.shape, np.float32)
+    result, slopes = np.zeros(inside.shape, np.float32), np.empty(inside.shape, np.float32)
+    bright = phase if magnitude is None else magnitude
     per_square = np.array([1 / length**2 for length in size])
-    _divergence(phase, phase if magnitude is None else magnitude, magnitude is not None, inside, te, per_square, result)
+    for axis in range(3):
+        _slopes(phase, bright, magnitude is not None, inside, te, axis, slopes)
+        _second(slopes, axis, np.float32(per_square[axis]), result)
+        # Along a face of two axes goes the product of their second differences, by way of the first of them.
+        for beside in range(axis + 1, 3) if points == 19 else ():
+            _fourth(slopes, axis, beside, np.float32((per_square[axis] + per_square[beside]) / 12), result)
     return result
 
 
 @compiled
-def _divergence(
-    phase: Real, magnitude: Real, weighted: bool, inside: Mask, te: Times, per_square: Times, result: Real
-) -> None:
+def _slopes(phase: Real, magnitude: Real, weighted: bool, inside: Mask, te: Times, axis: int, slopes: Real) -> None:
+    """From each voxel to the next along an axis, zero where one of them is not inside."""
     nx, ny, nz = inside.shape
     for x in range(nx):
         for y in range(ny):
             for z in range(nz):
-                if not inside[x, y, z]:
-                    continue
-                for axis in range(3):
-                    a, b, c = x + (axis == 0), y + (axis == 1), z + (axis == 2)
-                    if a < nx and b < ny and c < nz and inside[a, b, c]:
-                        flux = _slope(phase, magnitude, weighted, te, x, y, z, a, b, c) * per_square[axis]
-                        result[x, y, z] += np.float32(flux)
-                        result[a, b, c] -= np.float32(flux)
+                slopes[x, y, z] = 0
+                a, b, c = x + (axis == 0), y + (axis == 1), z + (axis == 2)
+                if inside[x, y, z] and a < nx and b < ny and c < nz and inside[a, b, c]:
+                    slopes[x, y, z] = _slope(phase, magnitude, weighted, te, x, y, z, a, b, c)
+
+
+@compiled
+def _second(slopes: Real, axis: int, weight: np.float32, result: Real) -> None:
+    """Add the second difference along an axis."""
+    nx, ny, nz = slopes.shape
+    i, j, k = axis == 0, axis == 1, axis == 2
+    for x in range(i, nx):
+        for y in range(j, ny):
+            for z in range(k, nz):
+                result[x, y, z] += weight * (slopes[x, y, z] - slopes[x - i, y - j, z - k])
+
+
+@compiled
+def _fourth(slopes: Real, axis: int, beside: int, weight: np.float32, result: Real) -> None:
+    """Add the second difference along another axis of the second difference along one."""
+    nx, ny, nz = slopes.shape
+    i, j, k = axis == 0, axis == 1, axis == 2
+    p, q, r = beside == 0, beside == 1, beside == 2
+    two = np.float32(2.0)
+    for x in range(max(i, p), nx - p):
+        for y in range(max(j, q), ny - q):
+            for z in range(max(k, r), nz - r):
+                ahead = slopes[x + p, y + q, z + r] - slopes[x + p - i, y + q - j, z + r - k]
+                behind = slopes[x - p, y - q, z - r] - slopes[x - p - i, y - q - j, z - r - k]
+                here = slopes[x, y, z] - slopes[x - i, y - j, z - k]
+                result[x, y, z] += weight * (ahead - two * here + behind)
 
 
 @compiled

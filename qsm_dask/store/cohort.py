@@ -5,15 +5,16 @@ and compared; only then is `COMMIT.json` put, which names that attempt. Readers 
 commits only, so a crash or a rival leaves garbage at worst, never a wrong result.
 """
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
 from numpy.typing import NDArray
 
+from qsm_dask.digests import canonical
 from qsm_dask.errors import DamageError, StoreError
 from qsm_dask.place import Place
 from qsm_dask.scan import ScanKey
@@ -21,7 +22,7 @@ from qsm_dask.store import attempts, founding, sweep
 from qsm_dask.store.commit import Commit, outputs_digest, plain
 from qsm_dask.store.files import files_at
 from qsm_dask.store.index import Index
-from qsm_dask.store.layout import COHORT, INGEST_KEY, MARKER, SCANS, check_document_name, marker, node_folder
+from qsm_dask.store.layout import COHORT, INGEST_KEY, MARKER, NOTES, SCANS, check_document_name, marker, node_folder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,7 +63,7 @@ class CohortStore:
         ConfigError : the place is neither a folder nor a URL that is understood.
         StoreError : it cannot be looked at.
         """
-        return founding.is_founded(files_at(Place.parse(place)))
+        return founding.is_founded(files_at(Place.parse(place), hasty=True))
 
     @classmethod
     def create(cls, place: str | Path) -> "CohortStore":
@@ -73,7 +74,7 @@ class CohortStore:
         ConfigError : the place is neither a folder nor a URL that is understood.
         StoreError : it holds something else, or cannot be written.
         """
-        founding.found(files_at(Place.parse(place)))
+        founding.found(files_at(Place.parse(place), hasty=True))
         return cls.open(place)
 
     @classmethod
@@ -85,7 +86,7 @@ class CohortStore:
         ConfigError : the place is neither a folder nor a URL that is understood.
         StoreError : there is none, it cannot be reached, or a newer qsm_dask made it.
         """
-        founding.check(files_at(Place.parse(place)))
+        founding.check(files_at(Place.parse(place), hasty=True))
         return cls(place)
 
     def abandon(self) -> bool:
@@ -200,21 +201,29 @@ class CohortStore:
     def _publish(self, commit: Commit) -> None:
         self._files.put(marker(commit.scan, commit.node, commit.key), commit.to_json())
 
-    def amend(self, scan: ScanKey, commit: Commit, attributes: Mapping[str, Any]) -> Commit:
-        """Publish a commit of `scan` again, with other attributes and the same arrays.
+    def remember(self, commit: Commit, notes: Mapping[str, Any]) -> None:
+        """Keep notes beside a commit, such as how its inputs are known again, in place of earlier ones.
+
+        They are a cache and belong to its attempt: a rival's commit of the same node, which has
+        another, is neither changed nor described by them.
 
         Raises
         ------
-        StoreError : the commit is another scan's, an attribute is no JSON, or writing failed.
+        StoreError : a note is no JSON, or writing failed.
         """
-        if commit.scan != scan:
-            raise StoreError(f"{scan}: cannot amend a commit of {commit.scan}")
         try:
-            amended = replace(commit, attributes=plain(attributes))
+            content = canonical(plain(notes))
         except TypeError as error:
-            raise StoreError(f"{scan} {commit.node}: {error}") from error
-        self._publish(amended)
-        return amended
+            raise StoreError(f"{commit.scan} {commit.node}: {error}") from error
+        self._files.put(f"{commit.folder}{NOTES}", content)
+
+    def recall(self, commit: Commit) -> Mapping[str, Any]:
+        """The notes of `remember`; empty if there are none, or none that can be read."""
+        try:
+            notes = json.loads(self._files.get(f"{commit.folder}{NOTES}") or b"{}")
+        except ValueError:
+            return {}
+        return notes if isinstance(notes, dict) else {}
 
     def read(self, commit: Commit, names: Iterable[str] | None = None) -> dict[str, NDArray[Any]]:
         """Arrays of a commit, all or those named.

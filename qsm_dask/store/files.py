@@ -57,6 +57,7 @@ class Files(Protocol):
 Item = TypeVar("Item")
 
 _WRITERS = 4
+_HASTE_S = 5.0
 _BATCH_BYTES = 32 * 2**20
 
 _ADVICE = {
@@ -266,10 +267,11 @@ def _sync_folder(folder: str) -> None:
             os.close(descriptor)
 
 
-def files_at(place: Place) -> Files:
-    """The backend of a place."""
+def files_at(place: Place, *, hasty: bool = False) -> Files:
+    """The backend of a place; a hasty one soon tells that a server does not answer, as a mistyped address does not."""
     if place.folder is None:
+        from qsm_dask.objectstore import PATIENCE_S
         from qsm_dask.store.objects import ObjectFiles  # what needs an extra is imported when asked for
 
-        return ObjectFiles(place.url)
+        return ObjectFiles(place.url, _HASTE_S if hasty else PATIENCE_S)
     return LocalFiles(place.folder)

@@ -4,6 +4,7 @@
     <document>                                  what `store.documents` names
     index/<driver>-<n>-<checksum>.parquet       immutable segments of the cohort index; -merged- ones hold others
     scans/<scan>/<node>/<key>/COMMIT.json       names the attempt that counts
+    scans/<scan>/<node>/<key>/<attempt>.json    notes beside an attempt: a cache, replaced at will
     scans/<scan>/<node>/<key>/<attempt>/        a Zarr v3 group: <array>/zarr.json, <array>/c.0.0.0.0, ...
 
 Keys are relative and use `/`, on a file system and on an object store alike.
@@ -19,6 +20,8 @@ COHORT = "cohort.json"
 SCANS = "scans"
 INDEX = "index"
 MARKER = "COMMIT.json"
+NOTES = ".json"
+"""What the name of an attempt's notes adds to that of its folder."""
 FORMAT = 1
 """Version of the layout, raised when older readers could misunderstand it."""
 

@@ -6,39 +6,39 @@ provider's own tools use (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, `AWS_REGION`,
 stands in a URL, a log or a file of the cohort.
 """
 
-import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
-from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from qsm_dask.errors import StoreError
+from qsm_dask.objectstore import NO_BUCKET, PATIENCE_S, again, connect, explained
 from qsm_dask.store.files import batches
 from qsm_dask.store.layout import inside
 
 if TYPE_CHECKING:
+    from obstore import ObjectMeta
     from obstore.store import ObjectStore
 
 _WRITERS = 8
-_PATIENCE_S = 90.0
-"""Of one request, all its retries included: a server that restarts is back within a quarter of a minute."""
-
-_NO_BUCKET = "there is no such bucket or container; make it first"
-_DENIED = "access is denied; check the credentials in the environment and what they give the right to"
 
 
 class ObjectFiles:
     """Objects below a URL, as `Place` understands it.
 
     One object is written by one PUT (or one completed multipart upload), which is atomic and durable.
+
+    Parameters
+    ----------
+    url : of a bucket or container, or of a prefix in one.
+    patience_s : for how long a server that does not answer, or not now, is asked again [s].
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, patience_s: float = PATIENCE_S) -> None:
         self._url = url
+        self._patience_s = patience_s
 
     @property
     def url(self) -> str:
@@ -47,16 +47,7 @@ class ObjectFiles:
 
     @cached_property
     def _store(self) -> "ObjectStore":
-        try:
-            from obstore.store import from_url
-        except ImportError:
-            raise StoreError(f"{self.url}: object stores need obstore; `pip install 'qsm-dask[cloud]'`") from None
-        with _explained("open", self.url):
-            return from_url(
-                self.url,
-                client_options={"timeout": timedelta(seconds=60), "allow_http": True},
-                retry_config={"max_retries": 12, "retry_timeout": timedelta(seconds=_PATIENCE_S)},
-            )
+        return connect(self.url, self._patience_s)
 
     @cached_property
     def _writers(self) -> ThreadPoolExecutor:
@@ -68,8 +59,8 @@ class ObjectFiles:
 
         place = inside(key)
         try:
-            with _explained("read", f"{self.url}/{place}"):
-                return bytes(obstore.get(self._store, place).bytes())
+            with explained("read", f"{self.url}/{place}"):
+                return again(lambda: bytes(obstore.get(self._store, place).bytes()))
         except FileNotFoundError:
             return None
 
@@ -79,10 +70,10 @@ class ObjectFiles:
 
         place = inside(key)
         try:
-            with _explained("write", f"{self.url}/{place}"):
-                obstore.put(self._store, place, data)
+            with explained("write", f"{self.url}/{place}"):
+                again(lambda: obstore.put(self._store, place, data))
         except FileNotFoundError as error:
-            raise StoreError(f"cannot write {self.url}/{place}: {_NO_BUCKET}") from error
+            raise StoreError(f"cannot write {self.url}/{place}: {NO_BUCKET}") from error
 
     def put_all(self, objects: Iterable[tuple[str, bytes]]) -> None:
         """Write objects, several at once."""
@@ -94,24 +85,21 @@ class ObjectFiles:
 
     def sizes(self, prefix: str) -> dict[str, int]:
         """Every object below the prefix, with its size."""
-        import obstore
-
         place = inside(prefix)
-        with _explained("list", f"{self.url}/{place}"):
-            return {entry["path"]: entry["size"] for found in obstore.list(self._store, place) for entry in found}
+        with explained("list", f"{self.url}/{place}"):
+            return {entry["path"]: entry["size"] for entry in self._listed(place)}
 
     def ages(self, prefix: str) -> dict[str, float]:
         """Every object below the prefix, with its age by the provider's clock, which tells whole seconds."""
-        import obstore
-
         place = inside(prefix)
         now = time.time() + self._ahead_s
-        with _explained("list", f"{self.url}/{place}"):
-            return {
-                entry["path"]: now - entry["last_modified"].timestamp()
-                for found in obstore.list(self._store, place)
-                for entry in found
-            }
+        with explained("list", f"{self.url}/{place}"):
+            return {entry["path"]: now - entry["last_modified"].timestamp() for entry in self._listed(place)}
+
+    def _listed(self, place: str) -> "list[ObjectMeta]":
+        import obstore
+
+        return again(lambda: [entry for found in obstore.list(self._store, place) for entry in found])
 
     @cached_property
     def _ahead_s(self) -> float:
@@ -120,7 +108,7 @@ class ObjectFiles:
 
         probe = f".clock.{uuid4().hex}"
         self.put(probe, b"")
-        with _explained("read", f"{self.url}/{probe}"):
+        with explained("read", f"{self.url}/{probe}"):
             written = obstore.head(self._store, probe)["last_modified"].timestamp()
         self.remove(probe)
         return written - time.time()
@@ -130,8 +118,8 @@ class ObjectFiles:
         import obstore
 
         place = inside(prefix) if prefix else None
-        with _explained("list", f"{self.url}/{prefix}"):
-            found = obstore.list_with_delimiter(self._store, place)
+        with explained("list", f"{self.url}/{prefix}"):
+            found = again(lambda: obstore.list_with_delimiter(self._store, place))
         keys = [*found["common_prefixes"], *(entry["path"] for entry in found["objects"])]
         return sorted(name for key in keys if not (name := key.rstrip("/").rpartition("/")[2]).startswith("."))
 
@@ -140,23 +128,5 @@ class ObjectFiles:
         import obstore
 
         below = list(self.sizes(prefix))
-        with _explained("remove", f"{self.url}/{prefix}"):
+        with explained("remove", f"{self.url}/{prefix}"):
             obstore.delete(self._store, below or [prefix])
-
-
-@contextmanager
-def _explained(action: str, place: str) -> Iterator[None]:
-    """Turn what a provider reports into a `StoreError`; an object that is not there stays a FileNotFoundError."""
-    from obstore.exceptions import BaseError
-
-    try:
-        yield
-    except FileNotFoundError:
-        raise
-    except (BaseError, OSError, ValueError) as error:
-        # The provider's text ends in a dump of the request; its first line says what is wrong.
-        told = str(error).partition("\n")[0][:300]
-        denied = isinstance(error, PermissionError) or re.search(r"\b40[13]\b|Unauthenticated|PermissionDenied", told)
-        unreachable = f"{told}; is the server reachable? Then run the same command again"
-        reason = _DENIED if denied else _NO_BUCKET if "404 Not Found" in told else unreachable
-        raise StoreError(f"cannot {action} {place}: {reason}") from error

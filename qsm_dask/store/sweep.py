@@ -7,7 +7,7 @@ from typing import Literal
 from qsm_dask.scan import ScanKey
 from qsm_dask.store.commit import Commit
 from qsm_dask.store.files import Files
-from qsm_dask.store.layout import MARKER, SCANS, marker, node_folder
+from qsm_dask.store.layout import MARKER, NOTES, SCANS, marker, node_folder
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,10 @@ def _kept(files: Files, scan: ScanKey, node: str, key: str) -> tuple[str, ...] |
     if data is None:
         return ()
     try:
-        return MARKER, Commit.from_json(data, (str(scan), node, key)).attempt
+        attempt = Commit.from_json(data, (str(scan), node, key)).attempt
     except (ValueError, KeyError):
         return None
+    return MARKER, attempt, f"{attempt}{NOTES}"
 
 
 def discard(files: Files, leftover: Leftover) -> None:

@@ -1,6 +1,7 @@
 """Run one stage on NIfTI files, without a cohort."""
 
 import json
+import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -19,6 +20,8 @@ from qsm_dask.pipeline.schema import read_step
 from qsm_dask.pipeline.steps import Step
 from qsm_dask.quantities import QUANTITIES, SPACE, quantity
 from qsm_dask.told import Told
+
+_LOG = logging.getLogger(__name__)
 
 _MOST_TESLA = 30.0
 """No human magnet is as strong: a larger number is in MHz or millitesla."""
@@ -79,6 +82,8 @@ def run(
         name: _stream(name, header, len(te)) if quantity(name).streamed else _read(name, header.path, b0)
         for name, header in headers.items()
     }
+    if "b0_dir" in step.inputs and b0_dir is None and first.doubt:
+        _LOG.warning("%s (or say where B0 points: --b0-dir)", first.doubt)
     given["voxel_size"] = first.voxel_size
     given["b0_dir"] = first.b0_dir if b0_dir is None else _unit_vector(b0_dir)
     given["affine"] = first.affine

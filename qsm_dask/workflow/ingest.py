@@ -6,19 +6,20 @@ in a sidecar, a copy with new times or another compression changes nothing downs
 """
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from qsm_dask import combination
+from qsm_dask import combination, events
 from qsm_dask.digests import digest_of, digest_of_array
 from qsm_dask.engine.base import Engine, Outcome
 from qsm_dask.engine.resources import PeakMemory
-from qsm_dask.errors import InputError, NoPhase, StageError
+from qsm_dask.errors import ConfigError, InputError, NoPhase, StageError
 from qsm_dask.io import bids as dataset
-from qsm_dask.io import changes
+from qsm_dask.io import changes, remote
 from qsm_dask.io import derivatives as maps
 from qsm_dask.io.acquisition import Acquisition
 from qsm_dask.io.documents import json_bytes
@@ -29,8 +30,10 @@ from qsm_dask.io.series import Reading, needs_phase, outline, read
 from qsm_dask.io.sidecars import resolve
 from qsm_dask.participants import Participants, update
 from qsm_dask.pipeline.steps import Step
+from qsm_dask.place import Place
 from qsm_dask.provenance import software
 from qsm_dask.store import INGEST_KEY, CohortStore, Recorder
+from qsm_dask.store.commit import plain
 from qsm_dask.store.documents import DATASET
 from qsm_dask.wording import some
 
@@ -38,6 +41,9 @@ Row = dict[str, Any]
 
 VERSION = 1
 """Raised when the same files give other arrays, so that they are read again."""
+
+_CACHED = ("request", "files", "metadata", "combined")
+"""Attributes by which the next ingest knows whether anything changed; no result depends on them."""
 
 _PACKED_BYTES = 64 * 2**20
 _PACKING = 4
@@ -70,7 +76,7 @@ class Summary:
 
 
 def run(
-    bids: Path,
+    bids: str | Path,
     cohort: CohortStore,
     engine: Engine,
     *,
@@ -80,13 +86,14 @@ def run(
     filters: Path | None = None,
     phase_sign: str = "auto",
     coil_smoothing_mm: float | None = None,
+    timeout_s: float | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Summary:
     """Index a BIDS dataset and convert each scan that is new or has changed.
 
     Parameters
     ----------
-    bids : root of the dataset.
+    bids : root of the dataset, a folder or a URL.
     cohort : where the scans go.
     engine : where tasks run.
     derivatives : folders with existing maps, `DIR` or `DIR:quantity[=units],…`.
@@ -94,6 +101,7 @@ def run(
     filters : BIDS filter file.
     phase_sign : `auto`, `+1`, `-1`, or a list such as `auto,GE=-1,sub-03=-1`.
     coil_smoothing_mm : of the stage that combines coils [mm]; its default if not given.
+    timeout_s : seconds after which a scan is given up.
     progress : called with (scans finished, scans in all, the scan's name).
 
     Raises
@@ -101,14 +109,14 @@ def run(
     InputError : the dataset or what was chosen of it does not exist.
     ConfigError : an option or the filter file is wrong.
     """
-    root = bids.absolute()
     sign = PhaseSign.parse(phase_sign)
     chosen = Filters.load(filters) if filters else None
     combining = {} if coil_smoothing_mm is None else {"smoothing_mm": coil_smoothing_mm}
-    sources = maps.parse(derivatives, root)
-    index = dataset.index(root, participants=participants, sessions=sessions, filters=chosen)
-    acquisitions = maps.attach(index.acquisitions, sources, chosen)
-    about, people = dataset.description(root), dataset.participants(root)
+    with _tree(Place.parse(bids)) as (root, located):
+        sources = maps.parse([_below(spec, bids, root) for spec in derivatives], root)
+        index = dataset.index(root, participants=participants, sessions=sessions, filters=chosen)
+        acquisitions = located(maps.attach(index.acquisitions, sources, chosen))
+        about, people = dataset.description(root), dataset.participants(root)
     whole = not (participants or sessions or filters)
     if people is not None and not whole:  # who was left out on purpose does not belong to the cohort
         people = people[people["participant_id"].isin({acquisition.key.subject for acquisition in acquisitions})]
@@ -120,18 +128,41 @@ def run(
     ready = [acquisition for acquisition, row in judged if row is None]
     rows = [row for _, row in judged if row is not None]
     task = partial(ingest_scan, cohort, sign, combination.step(combining).parameters)
-    outcomes = engine.map(task, ready, memory=projected_memory, retries=1)
+    outcomes = engine.map(task, ready, memory=projected_memory, retries=1, timeout_s=timeout_s)
     with Recorder(cohort) as recorder:
         recorder.add(rows)
+        for row in rows:
+            events.tell(row)
         for count, outcome in enumerate(outcomes, start=len(rows) + 1):
             rows.append(outcome.value if outcome.ok else _failed_outcome(outcome))
             recorder.add([_indexed(rows[-1])])
+            events.tell(rows[-1], worker=outcome.worker)
             if progress is not None:
                 progress(count, len(acquisitions), str(outcome.key))
         present = {acquisition.key for acquisition in acquisitions}
         gone = [str(scan) for scan in known if scan not in present] if whole else []
         recorder.add(_forgotten(cohort, gone))
     return _summary(rows, gone, [*index.warnings, *_noted(acquisitions), *Participants(people).doubles()])
+
+
+@contextmanager
+def _tree(place: Place) -> Iterator[tuple[Path, Callable[[Sequence[Acquisition]], Sequence[Acquisition]]]]:
+    """Where the names of a dataset's files can be looked at, and what tells of its scans where they truly lie."""
+    if place.folder is not None:
+        yield place.folder, lambda acquisitions: acquisitions
+        return
+    with remote.mirrored(place.url) as mirror:
+        yield mirror.root, mirror.located
+
+
+def _below(spec: str, bids: str | Path, root: Path) -> str:
+    """A derivatives folder of a dataset at a URL, in its tree on this machine."""
+    if "://" not in spec:
+        return spec
+    url = str(bids).rstrip("/")
+    if not spec.startswith(f"{url}/"):
+        raise ConfigError(f"--derivatives {spec}: at a URL they lie below the dataset's, {url}")
+    return f"{root}{spec.removeprefix(url)}"
 
 
 def ingest_scan(cohort: CohortStore, sign: PhaseSign, combining: Mapping[str, Any], acquisition: Acquisition) -> Row:
@@ -143,7 +174,8 @@ def ingest_scan(cohort: CohortStore, sign: PhaseSign, combining: Mapping[str, An
     """
     started = time.perf_counter()
     try:
-        return _ingest(cohort, sign, combination.step(combining), acquisition, started)
+        with ExitStack() as fetched:
+            return _ingest(cohort, sign, combination.step(combining), acquisition, started, fetched)
     except NoPhase as error:
         return _row(acquisition, "skipped", str(error))
     except (InputError, StageError) as error:
@@ -169,17 +201,22 @@ def projected_memory(acquisition: Acquisition) -> int:
     return max(packing, combination.projected_bytes(found) + found.maps * volume)
 
 
-def _ingest(cohort: CohortStore, sign: PhaseSign, combining: Step, acquisition: Acquisition, started: float) -> Row:
+def _ingest(
+    cohort: CohortStore, sign: PhaseSign, combining: Step, acquisition: Acquisition, started: float, fetched: ExitStack
+) -> Row:
     key = acquisition.key
     commit = cohort.intact(key, "ingest", INGEST_KEY)
     request = _request(acquisition, sign)
     before: Mapping[str, Any] = {"files": {}}
     how = [combining.stage, combining.method.version, dict(combining.parameters)]
-    if commit and commit.attributes.get("request") == request and commit.attributes.get("combined") in (None, how):
-        before = commit.attributes
+    if commit:
+        noted = {**commit.attributes, **cohort.recall(commit)}
+        if noted.get("request") == request and noted.get("combined") in (None, how):
+            before = noted
     stats = changes.stats(acquisition.files)
     if commit and changes.unchanged(stats, before["files"]):
         return commit.row() | {"changed": False}
+    acquisition = fetched.enter_context(remote.at_hand(acquisition))
     files = changes.with_content(acquisition.files, stats, before["files"])
     metadata = {image.file.label: resolve(image.sidecars) for image in acquisition.images}
     metadata |= {found.file.label: resolve(found.sidecars) for found in acquisition.maps}
@@ -188,30 +225,27 @@ def _ingest(cohort: CohortStore, sign: PhaseSign, combining: Step, acquisition: 
         and before.get("metadata") == metadata
         and changes.same_content(_data(acquisition), files, before["files"])
     ):
-        return cohort.amend(key, commit, {**before, "files": files}).row() | {"changed": False}
+        cohort.remember(commit, {name: before.get(name) for name in _CACHED} | {"files": files})
+        return commit.row() | {"changed": False}
     with PeakMemory() as peak:
         reading = read(acquisition, metadata, sign)
         reading, steps = combination.run(combining, reading)
-        attributes = {
-            "request": request,
-            "files": files,
-            "metadata": metadata,
-            "combined": how if steps else None,
-            **_attributes(reading),
-        }
-    if commit and commit.attributes.get("digests") == attributes["digests"]:
-        return cohort.amend(key, commit, attributes).row() | {"changed": False}
-    commit = cohort.write(
+        cached = {"request": request, "files": files, "metadata": metadata, "combined": how if steps else None}
+        results = _attributes(reading)
+    if commit and all(commit.attributes.get(name) == value for name, value in plain(results).items()):
+        cohort.remember(commit, cached)
+        return commit.row() | {"changed": False}
+    made = cohort.write(
         key,
         "ingest",
         INGEST_KEY,
         reading.arrays,
-        attributes=attributes,
+        attributes={**cached, **results},
         provenance={"steps": steps, "software": software(), "time": time.time()},
         seconds=time.perf_counter() - started,
         peak_bytes=peak.bytes,
     )
-    return commit.row() | {"changed": True}
+    return made.row() | {"changed": commit is None or commit.attributes.get("digests") != results["digests"]}
 
 
 def _request(acquisition: Acquisition, sign: PhaseSign) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import scipy.fft
 
+from qsm_dask import events
 from qsm_dask.digests import checksum
 from qsm_dask.engine.base import Engine, Outcome
 from qsm_dask.engine.resources import PeakMemory
@@ -112,6 +113,8 @@ def run(
     outcomes = engine.map(task, plans, memory=partial(_projected, plans), retries=retries, timeout_s=timeout_s)
     with Recorder(cohort) as recorder:
         recorder.add(refused)
+        for row in refused:
+            events.tell(row)
         for count, outcome in enumerate(outcomes, start=1):
             recorder.add(_account(cohort, outcome, summary, plans))
             if progress is not None:
@@ -154,7 +157,7 @@ def process_scan(
                 break
             commit = _commit(cohort, key, keys[node], result, plan, peak.bytes)
             commits[node] = commit
-            rows.append(_done(commit, run_facts, computed=True))
+            rows.append(_done(commit, run_facts, computed=True) | {"steps": result.steps})
     return rows
 
 
@@ -228,12 +231,15 @@ def _account(cohort: CohortStore, outcome: Outcome, summary: Summary, plans: Map
         node, node_key = _unfinished(cohort, outcome.key, plans[outcome.key])
         rows = [_failed(outcome.key, node, outcome.error, node_key=node_key, seconds=outcome.seconds)]
     for row in rows:
+        steps, computed = row.pop("steps", ()), row.pop("computed", False)
         if row["state"] == "failed":
             summary.failures[row["scan"]] = row["reason"]
-        elif row.pop("computed"):
+        elif computed:
             summary.computed += 1
         else:
             summary.reused += 1
+        told = row if computed or row["state"] == "failed" else {**row, "state": "found committed", "seconds": 0.0}
+        events.tell(told, worker=outcome.worker, steps=steps)
     summary.done += all(row["state"] == "done" for row in rows)
     return rows
 

@@ -86,4 +86,58 @@ def test_a_url_that_holds_no_cohort_is_wrong_usage(qsm, s3_url):
 def test_a_url_that_is_none_is_wrong_usage(qsm, command):
     code, _, err = qsm(*command, "s3:/cohorts/x")
     assert (code, len(err.splitlines())) == (2, 1)
-    assert "a cohort is a folder, or a URL s3://bucket/name" in err
+    assert "give a folder, or a URL s3://bucket/name" in err
+
+
+@pytest.fixture
+def bids_url(s3_url, bids):
+    """The dataset as objects."""
+    files = files_at(Place.parse(f"{s3_url}-bids"))
+    files.put_all((path.relative_to(bids).as_posix(), path.read_bytes()) for path in bids.rglob("*") if path.is_file())
+    yield f"{s3_url}-bids"
+    for name in files.names(""):
+        files.remove(name)
+
+
+def test_a_dataset_in_an_object_store_is_read_scan_by_scan(told, qsm, bids_url, study, tmp_path, monkeypatch):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+    cohort = tmp_path / "cohort"
+    truth = f"{bids_url}/derivatives/truth:dseg"
+    options = ("--derivatives", truth, "--cluster", "serial")
+    assert told("ingest", bids_url, cohort, *options)["converted"] == 2
+    assert list(scratch.iterdir()) == []
+    assert ingested(CohortStore.open(cohort)) == ingested(study)
+    assert told("ingest", bids_url, cohort, *options)["unchanged"] == 2
+
+    files = files_at(Place.parse(bids_url))
+    image = next(name for name in files.sizes("sub-01/anat") if "part-phase" in name and name.endswith(".nii.gz"))
+    files.put(image, files.get(image)[:1000])
+    code, _, err = qsm("ingest", bids_url, cohort, *options)
+    assert code == 1
+    assert f"{image}: truncated or damaged" in err
+    assert list(scratch.iterdir()) == []
+
+
+def ingested(cohort: CohortStore) -> dict[str, str]:
+    rows = cohort.index()
+    rows = rows[rows["node"] == "ingest"]
+    return dict(zip(rows["scan"], rows["digest"], strict=True))
+
+
+def test_a_dataset_that_is_not_there_is_said_so(qsm, s3_url, tmp_path):
+    code, _, err = qsm("ingest", f"{s3_url}/nowhere", tmp_path / "cohort", "--cluster", "serial")
+    assert code == 2
+    assert f"{s3_url}/nowhere: no such dataset" in err
+    assert not (tmp_path / "cohort").exists()
+    code, _, err = qsm("ingest", s3_url, tmp_path / "c", "--cluster", "serial", "--derivatives", "s3://other/x:dseg")
+    assert code == 2
+
+
+def test_a_scan_that_the_scratch_disk_has_no_room_for_is_refused(qsm, bids_url, tmp_path, monkeypatch):
+    usage = type("Usage", (), {"free": 1000})
+    monkeypatch.setattr("qsm_dask.io.remote.shutil.disk_usage", lambda _: usage)
+    code, _, err = qsm("ingest", bids_url, tmp_path / "cohort", "--cluster", "serial")
+    assert code == 1
+    assert "the scratch disk has 0.00 GiB left: set TMPDIR to a larger one" in err

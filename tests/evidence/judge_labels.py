@@ -8,7 +8,6 @@ import numpy as np
 import qsm_dask
 from qsm_dask.io import nifti
 from qsm_dask.phantom import DEEP_GREY
-from qsm_dask.scan import ScanKey
 
 LARGE_MM3 = 1000.0
 DICE = 0.85
@@ -44,20 +43,14 @@ def main(arguments):
         cohort = qsm_dask.open_cohort(place)
         for key in cohort.scans():
             dataset = cohort.scan(key)
-            for region, volume, dice, known, carried, true in regions(
-                Path(bids), dataset, ScanKey.parse(str(key)).subject
-            ):
+            for region, volume, dice, known, carried, true in regions(Path(bids), dataset, key.subject):
                 large = volume > LARGE_MM3
-                same_map = abs(carried - known)
+                same_map, allowed = abs(carried - known), max(TRUTH_PPB, TRUTH_SHARE * abs(true))
                 off = abs(carried - true)
                 problems = [
                     *([f"Dice {dice:.2f}"] if large and dice < DICE else []),
                     *([f"median off by {same_map:.1f} ppb"] if same_map > (LARGE_PPB if large else SMALL_PPB) else []),
-                    *(
-                        [f"{off:.1f} ppb from truth {true:.1f}"]
-                        if off > max(TRUTH_PPB, TRUTH_SHARE * abs(true))
-                        else []
-                    ),
+                    *([f"{off:.1f} ppb from truth {true:.1f}"] if off > allowed else []),
                 ]
                 total += 1
                 failed += bool(problems)

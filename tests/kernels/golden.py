@@ -62,7 +62,9 @@ def single_step(stage):
     _, local, mask = head(SHAPE, VOXEL_SIZE, OBLIQUE, noise=0.0005)
     te = np.array([0.004, 0.011])
     phase = fields.wrap(np.multiply.outer(2 * np.pi * fields.HZ_PER_PPM_PER_T * 3.0 * te, local))
-    return of_fields(stage, phase, mask, te, 3.0, VOXEL_SIZE, OBLIQUE, max_iterations=60)
+    given = {"phase": phase, "mask": mask, "te": te, "b0": 3.0, "voxel_size": VOXEL_SIZE, "b0_dir": OBLIQUE}
+    read = [given[name] for name in STAGES[stage].inputs if name in given]
+    return of_fields(stage, *read, max_iterations=60)
 
 
 def two_maps(stage):
@@ -177,6 +179,7 @@ CASES = {
     "inversion.whqsm": nonlinear,
     "separation.r2prime": separated,
     "separation.r2star": separated,
+    "background.harperella": single_step,
     "inversion.tgv": single_step,
     "inversion.two_pass": two_maps,
     "reference.whole_brain": whole_brain,

@@ -62,10 +62,11 @@ class Problem:
     def crop(self, x):
         return x[tuple(slice(n) for n in self.mask.shape)] * self.mask / self.scale
 
-    def admm(self, fit, weight, limit, rho, penalty, iterations, harmonic=None):
+    def admm(self, fit, weight, limit, rho, penalty, iterations, harmonic=None, start=None):
         """Least total variation under a data term; `harmonic` is the weight of a rest's Laplacian and its penalty."""
         size, p = self.voxel_size, penalty
-        x, h, lap = np.zeros(self.shape), np.zeros(self.shape), np.zeros(self.shape)
+        h, lap = np.zeros(self.shape), np.zeros(self.shape)
+        x = np.zeros(self.shape) if start is None else start
         u, dual, dual_lap = np.zeros((3, *self.shape)), np.zeros(self.shape), np.zeros(self.shape)
         b, m = harmonic or (0.0, 0.0)
         for _ in range(iterations):
@@ -99,6 +100,50 @@ class Problem:
         return x
 
 
+def flattest_slopes(problem, iterations, limit, rho, second_limit, second_rho):
+    """TGV under the cosine: chi and slopes w in one dense system of four unknowns a frequency."""
+    size, shape = problem.voxel_size, problem.shape
+    delta = np.zeros(shape)
+    delta[0, 0, 0] = 1
+    ahead = [np.fft.fftn((np.roll(delta, -1, a) - delta) / v) for a, v in enumerate(size)]
+    back = [np.fft.fftn((delta - np.roll(delta, 1, a)) / v) for a, v in enumerate(size)]
+    pairs = [(0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2)]
+    # Rows: D, three of E - w, six of F with those off the diagonal counted twice; columns: chi, w.
+    rows = np.zeros((*shape, 10, 4), complex)
+    rows[..., 0, 0] = problem.kernel
+    for a in range(3):
+        rows[..., 1 + a, 0], rows[..., 1 + a, 1 + a] = ahead[a], -1
+    for n, (a, b) in enumerate(pairs):
+        rows[..., 4 + n, 1 + a] += back[b] / 2
+        rows[..., 4 + n, 1 + b] += back[a] / 2
+    scale = np.array([1.0, *[rho] * 3, *[second_rho] * 3, *[2 * second_rho] * 3])
+    transposed = np.conj(np.swapaxes(rows, -1, -2)) * scale
+    normal = transposed @ rows
+    normal[0, 0, 0, 0, 0] = 1
+    count = np.array([1, 1, 1, 2, 2, 2.0])[:, None, None, None]
+    parts, duals = np.zeros((10, *shape)), np.zeros((10, *shape))
+    for _ in range(iterations):
+        total = parts + duals
+        split = total.copy()
+        split[0] = np.where(problem.weight > 0, cosine(total[0], problem.phase, problem.weight, 1.0), total[0])
+        length = np.sqrt((total[1:4] ** 2).sum(axis=0))
+        split[1:4] *= np.maximum(0, 1 - limit / rho / np.maximum(length, 1e-30))
+        length = np.sqrt((count * total[4:] ** 2).sum(axis=0))
+        split[4:] *= np.maximum(0, 1 - second_limit / second_rho / np.maximum(length, 1e-30))
+        duals = total - split
+        wanted = np.moveaxis(np.fft.fftn(split - duals, axes=(1, 2, 3)), 0, -1)[..., None]
+        found = np.linalg.solve(normal, transposed @ wanted)
+        found[0, 0, 0, 0] = 0
+        parts = np.fft.ifftn(np.moveaxis((rows @ found)[..., 0], -1, 0), axes=(1, 2, 3)).real
+    return np.fft.ifftn(found[..., 0, 0]).real
+
+
+def plain_fansi_tgv(problem, iterations, second_weight):
+    limit, rho, longer = 1e-4 * problem.scale, 1e-2 * problem.edge, second_weight * problem.edge
+    given = limit, rho, limit * longer, rho * longer * problem.edge
+    return problem.crop(flattest_slopes(problem, iterations, *given))
+
+
 def plain_fansi(problem, iterations):
     limit, rho = 1e-4 * problem.scale, 1e-2 * problem.edge
     return problem.crop(problem.admm(cosine, problem.weight, limit, rho, 1.0, iterations))
@@ -124,4 +169,6 @@ def plain_hdqsm(problem, iterations, weight_ppm_mm):
     usual = 3 * 1.4826 * np.median(misfit[problem.inside])
     weight = (weight * np.minimum(1, usual / np.maximum(misfit, 1e-30))) ** 2
     limit = weight_ppm_mm * problem.scale
-    return problem.crop(problem.admm(square, weight, limit, 50 * weight_ppm_mm * problem.edge, 1.0, iterations))
+    return problem.crop(
+        problem.admm(square, weight, limit, 50 * weight_ppm_mm * problem.edge, 1.0, iterations, None, x)
+    )

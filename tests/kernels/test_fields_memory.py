@@ -53,6 +53,7 @@ print(run(shape))
 @pytest.mark.parametrize(
     ("name", "parameters"),
     [
+        ("background.harperella", {}),
         ("background.lbv", {}),
         ("background.tfi", {"max_iterations": 2}),
         ("background.pdf", {"max_iterations": 4}),
@@ -67,6 +68,7 @@ print(run(shape))
         ("inversion.rts", {}),
         ("inversion.tv", {"max_iterations": 9}),
         ("inversion.fansi", {"max_iterations": 5}),
+        ("inversion.fansi", {"max_iterations": 3, "regularisation": "tgv"}),
         ("inversion.hdqsm", {"first_iterations": 3, "max_iterations": 3}),
         ("inversion.ilsqr", {"max_iterations": 3, "streak_iterations": 3}),
         ("inversion.l1", {"max_iterations": 5}),
@@ -82,6 +84,7 @@ print(run(shape))
         ("reference.region", {"labels": [1]}),
     ],
     ids=[
+        "harperella",
         "lbv",
         "tfi",
         "pdf",
@@ -96,6 +99,7 @@ print(run(shape))
         "rts",
         "tv",
         "fansi",
+        "fansi-tgv",
         "hdqsm",
         "ilsqr",
         "l1",

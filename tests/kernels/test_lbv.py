@@ -73,7 +73,7 @@ def test_equals_a_direct_solver_in_float64(shape, voxel_size):
     mask = ragged(shape)
     x, y, z = positions(shape, voxel_size)
     field = 0.05 * np.random.default_rng(1).standard_normal(shape) + 0.02 * x - 0.01 * z + x * y / 500
-    local, kept, solved = lbv(field.astype(np.float32), mask, voxel_size, peel=0)
+    local, kept, solved = lbv(field.astype(np.float32), mask, voxel_size, refine=False)
     truth = plain_lbv(field, mask, voxel_size)
     np.testing.assert_array_equal(kept, enclosed(mask))
     assert local.dtype == np.float32

@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import psutil  # type: ignore[import-untyped]
 
@@ -53,6 +53,12 @@ PartitionName=main Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP
 def is_here() -> bool:
     """Whether the programs are installed, and may be started."""
     return os.geteuid() == 0 and all(map(shutil.which, ("munged", "slurmctld", "slurmd", "sbatch")))
+
+
+def jobs_of_two_nodes(folder: Path, **options: Any) -> dict[str, Any]:
+    """A cluster file's content: two jobs, one for each node, since two do not fit a node's 4000 MiB."""
+    common = {"jobs": 2, "memory": "2500 MiB", "interface": "lo", "replace_after": "2 s"}
+    return {"kind": "slurm", "shared_folder": str(folder), "logs": str(folder / "logs"), **common, **options}
 
 
 class Slurm:
@@ -130,6 +136,10 @@ class Slurm:
         lines = self.command("squeue", "-h", "-t", "R", "-o", "%i %N").splitlines()
         return dict(line.split() for line in lines)
 
+    def end_walltime(self, job: str) -> None:
+        """Let the time of a job be over now; SLURM looks twice a minute, and then ends it as it ends any such job."""
+        self.command("scontrol", "update", f"JobId={job}", "EndTime=now")
+
     def kill_node(self, node: str) -> None:
         """End a node and all that runs on it at once, as a power cut does."""
         daemon = self._daemons.pop(node)
@@ -147,6 +157,15 @@ class Slurm:
             except psutil.NoSuchProcess:
                 continue
         daemon.wait()
+
+    def revive_node(self, node: str) -> None:
+        """Start a node again that was killed; returns when it takes jobs."""
+        self._daemon(node, "slurmd", "-D", "-N", node)
+        end = time.monotonic() + 2 * _START_S
+        while self.command("sinfo", "-h", "-n", node, "-o", "%t", check=False).strip() not in ("idle", "mix"):
+            if time.monotonic() > end:
+                raise RuntimeError(f"node {node} did not come back")
+            time.sleep(0.2)
 
     def stop(self) -> None:
         """Cancel all jobs and end every daemon that was started here."""

@@ -92,16 +92,29 @@ def test_a_crafted_scan_key_does_not_leave_the_cohort(store: CohortStore, write:
         write(scan=crafted)
 
 
-def test_amending_changes_attributes_and_keeps_the_arrays(write: Write, store: CohortStore, scan: ScanKey) -> None:
+def test_notes_belong_to_one_attempt_and_change_no_commit(write: Write, store: CohortStore, scan: ScanKey) -> None:
     commit = write()
-    amended = store.amend(scan, commit, {"files": {"a.nii": {"size": np.int64(5)}}})
-    found = store.commit(scan, "field", KEY)
-    assert found == amended
-    assert amended.attributes == {"files": {"a.nii": {"size": 5}}}
-    assert (amended.attempt, amended.digest) == (commit.attempt, commit.digest)
-    assert store.verify(amended) == []
-    with pytest.raises(StoreError, match="cannot amend a commit of sub-01_ses-1"):
-        store.amend(ScanKey.parse("sub-02"), commit, {})
+    assert store.recall(commit) == {}
+    store.remember(commit, {"files": {"a.nii": {"size": np.int64(5)}}})
+    assert store.recall(commit) == {"files": {"a.nii": {"size": 5}}}
+    assert store.commit(scan, "field", KEY) == commit
+    assert store.committed(scan) == [("field", KEY)]
+    assert store.leftovers(scan, 0.0) == []
+    rival = write()
+    assert store.recall(rival) == {}
+    assert {one.place.rpartition("/")[2] for one in store.leftovers(scan, 0.0)} == {
+        commit.attempt,
+        f"{commit.attempt}.json",
+    }
+    with pytest.raises(StoreError, match="sub-01_ses-1 field: .* cannot be kept as JSON"):
+        store.remember(rival, {"files": object()})
+
+
+@pytest.mark.parametrize("torn", [b"", b"{", b"[]", b"\xff"])
+def test_notes_that_are_torn_are_none(write: Write, store: CohortStore, torn: bytes) -> None:
+    commit = write()
+    (store.place.folder / f"{commit.folder}.json").write_bytes(torn)
+    assert store.recall(commit) == {}
 
 
 def test_an_ingest_is_replaced_when_its_inputs_change(write: Write, store: CohortStore, scan: ScanKey) -> None:

@@ -15,7 +15,6 @@ from qsm_dask.place import Place
 from qsm_dask.scan import ScanKey
 from qsm_dask.store import CohortStore
 from qsm_dask.store.files import files_at
-from tests.real_parts.seaweed import Seaweed
 
 KEY = "0123456789abcdef"
 
@@ -78,20 +77,3 @@ def test_wrong_credentials_are_named_as_such(s3_url: str, monkeypatch: pytest.Mo
         with pytest.raises(StoreError, match="access is denied; check the credentials") as caught:
             use()
         assert "wrong" not in str(caught.value)
-
-
-@pytest.mark.slow
-def test_a_server_that_restarts_in_mid_write_costs_nothing_but_time(
-    s3: Seaweed, s3_url: str, scan: ScanKey, arrays: Mapping[str, NDArray[Any]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = CohortStore.create(s3_url)
-    check = store._check_written
-
-    def cut(commit: Any) -> None:
-        s3.kill()
-        s3.start()
-        check(commit)
-
-    monkeypatch.setattr(store, "_check_written", cut)
-    commit = _write(store, scan, arrays)
-    assert store.verify(commit) == []

@@ -42,6 +42,20 @@ def test_outputs_keep_the_affine_and_take_b0_dir_from_it(files, tmp_path):
     np.testing.assert_array_equal(np.asarray(image.dataobj), expected)
 
 
+def test_an_orientation_in_doubt_is_told_where_it_matters(files, tmp_path, caplog):
+    for path in files.values():
+        image = nib.load(path)
+        image.set_sform(AFFINE, 4)
+        image.set_qform(AFFINE, 0)
+        nib.save(image, path)
+    given = chosen(files, "local_field", "mask")
+    apply.run("mask.erode", given, tmp_path / "out", parameters={"depth_mm": 1.0})
+    apply.run("inversion.tkd", given, tmp_path / "out", b0_dir=(0, 0, 1))
+    assert not caplog.records
+    apply.run("inversion.tkd", given, tmp_path / "out")
+    assert "in a standard space only" in caplog.text
+
+
 def test_units_that_a_sidecar_states_are_converted(files, tmp_path):
     """A field of 0.01 ppm in hertz at 3 T is the project's 42.577 MHz/T times 3 T times 0.01 ppm."""
     given = chosen(files, "local_field", "mask")

@@ -1,12 +1,15 @@
 """Kernels are compiled once for a machine: told ahead, in one process, and found by every worker after."""
 
+import os
+import shutil
+
 import numpy as np
 import pytest
 
 from qsm_dask import numba_cache
 from qsm_dask.pipeline import Pipeline
 from qsm_dask.workflow import compile_ahead
-from tests.benchmarks.bench_first_call import first_scan
+from tests.benchmarks.first_scan import first_scan
 
 QUICK = {"name": "quick", "goal": ["mask"], "steps": ["mask.magnitude"]}
 
@@ -65,3 +68,19 @@ def test_a_step_that_cannot_run_on_the_tiny_head_is_passed_over():
     compile_ahead.compile_steps(pipeline, lambda *step: told.append(step[2]))
     assert told[-1] == ""
     assert np.unique(told).size == len(told) == 8
+
+
+def test_several_threads_call_other_code():
+    pipeline = Pipeline.from_mapping(QUICK)
+    assert compile_ahead._note(pipeline, 2) == compile_ahead._note(pipeline, 4) != compile_ahead._note(pipeline, 1)
+
+
+def test_another_copy_of_the_sources_is_compiled_for_itself(tmp_path, monkeypatch):
+    """Numba keeps what it compiled for each file by its path and time."""
+    pipeline = Pipeline.from_mapping(QUICK)
+    before = compile_ahead._note(pipeline)
+    shutil.copytree(numba_cache.KERNELS, tmp_path / "kernels")
+    monkeypatch.setattr(numba_cache, "KERNELS", tmp_path / "kernels")
+    copied = compile_ahead._note(pipeline)
+    os.utime(tmp_path / "kernels" / "jit.py")
+    assert len({before, copied, compile_ahead._note(pipeline)}) == 3

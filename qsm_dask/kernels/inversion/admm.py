@@ -15,12 +15,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qsm_dask.kernels import fourier
 from qsm_dask.kernels.doors import Vector
 from qsm_dask.kernels.fourier import Floats, Shape, Spectrum, Volume
 from qsm_dask.kernels.inversion.extension import EVERY, KnownField
-from qsm_dask.kernels.jit import compiled
+from qsm_dask.kernels.jit import compiled, prange, spread, threads
 from qsm_dask.kernels.solved import Solved
 
 Symbols = tuple[Volume, Volume, Volume]
@@ -136,7 +137,6 @@ def _roughness(spectrum: Spectrum, lx: Volume, ly: Volume, lz: Volume, even: boo
         sums[i] = parts.sum()
 
 
-@compiled
 def shrink(
     x: Volume,
     previous: Volume,
@@ -149,15 +149,69 @@ def shrink(
     """One pass: the new dual in place, Eᴴ(z - u) in place of the previous x, and sums by plane.
 
     The sums are |x - previous|^2, |x|^2 and |Ex - z|^2, in float64 for each plane, so that
-    their order is fixed.
+    their order is fixed. Each thread takes a slab of planes.
     """
+    starts = np.linspace(0, x.shape[0], min(threads(), x.shape[0]) + 1).astype(np.int64)
+    behind = np.zeros((starts.size - 1, *x.shape[1:]), np.float32)
+    _shrink_slabs(x, previous, dual, per_mm, limit, rescale, sums, starts, behind)
+    previous[0] += behind[-1]
+
+
+@spread
+def _shrink_slabs(
+    x: Volume,
+    previous: Volume,
+    dual: Volume,
+    per_mm: Volume,
+    limit: np.float32,
+    rescale: np.float32,
+    sums: Floats,
+    starts: NDArray[np.int64],
+    behind: Volume,
+) -> None:
+    for slab in prange(1, starts.size - 1):
+        _flow(x, dual, per_mm, limit, rescale, starts[slab] - 1, behind[slab])
+    for slab in prange(starts.size - 1):
+        _shrink_slab(x, previous, dual, per_mm, limit, rescale, sums, starts[slab], starts[slab + 1], behind[slab])
+
+
+@compiled
+def _flow(
+    x: Volume, dual: Volume, per_mm: Volume, limit: np.float32, rescale: np.float32, i: int, flow: Volume
+) -> None:
+    """What a plane hands on along x, before the slab that it ends changes its dual; see `_shrink_slab`."""
+    _, ny, nz = x.shape
+    one, two = np.float32(1.0), np.float32(2.0)
+    for j in range(ny):
+        here, ahead, beside = x[i, j], x[i + 1, j], x[i, (j + 1) % ny]
+        for m in range(nz):
+            sx = (ahead[m] - here[m]) * per_mm[0] + dual[0, i, j, m] * rescale
+            sy = (beside[m] - here[m]) * per_mm[1] + dual[1, i, j, m] * rescale
+            sz = (here[(m + 1) % nz] - here[m]) * per_mm[2] + dual[2, i, j, m] * rescale
+            keep = limit / max(limit, np.sqrt(sx * sx + sy * sy + sz * sz))
+            flow[j, m] = sx * (one - two * keep) * per_mm[0]
+
+
+@compiled
+def _shrink_slab(
+    x: Volume,
+    previous: Volume,
+    dual: Volume,
+    per_mm: Volume,
+    limit: np.float32,
+    rescale: np.float32,
+    sums: Floats,
+    first: int,
+    last: int,
+    behind: Volume,
+) -> None:
+    """Planes from first to before last; `behind` is what the plane before hands on, and then what the last does."""
     nx, ny, nz = x.shape
     along = np.empty((3, ny, nz), np.float32)
-    behind = np.zeros((ny, nz), np.float32)
     wx, wy, wz = np.empty(nz, np.float32), np.empty(nz, np.float32), np.empty(nz, np.float32)
     parts = np.empty((3, nz))
     one, two = np.float32(1.0), np.float32(2.0)
-    for i in range(nx):
+    for i in range(first, last):
         parts[:] = 0.0
         for j in range(ny):
             here, ahead, beside = x[i, j], x[(i + 1) % nx, j], x[i, (j + 1) % ny]
@@ -200,4 +254,3 @@ def shrink(
         behind[:] = along[0]
         for part in range(3):
             sums[i, part] = parts[part].sum()
-    previous[0] += behind

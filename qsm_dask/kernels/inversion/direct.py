@@ -12,7 +12,7 @@ from qsm_dask.kernels.fourier import Floats, Spectrum, Volume
 from qsm_dask.kernels.inversion import door
 from qsm_dask.kernels.inversion.admm import symbols
 from qsm_dask.kernels.inversion.extension import KnownField
-from qsm_dask.kernels.jit import compiled
+from qsm_dask.kernels.jit import compiled, prange, spread
 
 Regulariser = Literal["identity", "gradient", "laplacian"]
 
@@ -205,23 +205,28 @@ def divide(spectrum: Spectrum, dipole: Volume, threshold: np.float32, even: bool
     return centre
 
 
-@compiled
+@spread
 def _divide(spectrum: Spectrum, dipole: Volume, threshold: np.float32, even: bool, sums: Floats) -> None:
-    nx, ny, nz = spectrum.shape
+    for i in prange(spectrum.shape[0]):
+        sums[i] = _divide_plane(spectrum[i], dipole[i], threshold, even)
+
+
+@compiled
+def _divide_plane(spectrum: Spectrum, dipole: Volume, threshold: np.float32, even: bool) -> float:
+    ny, nz = spectrum.shape
     product = np.empty(nz)
-    for i in range(nx):
-        total = 0.0
-        for j in range(ny):
-            for m in range(nz):
-                d = dipole[i, j, m]
-                inverse = np.float32(0.0) if d == 0 else 1 / np.copysign(max(abs(d), threshold), d)
-                spectrum[i, j, m] *= inverse
-                product[m] = d * inverse
-            twice = 0.0
-            for m in range(1, nz - 1):
-                twice += product[m]
-            total += 2 * twice + product[0] + (product[nz - 1] if even else 2 * product[nz - 1])
-        sums[i] = total
+    total = 0.0
+    for j in range(ny):
+        for m in range(nz):
+            d = dipole[j, m]
+            inverse = np.float32(0.0) if d == 0 else 1 / np.copysign(max(abs(d), threshold), d)
+            spectrum[j, m] *= inverse
+            product[m] = d * inverse
+        twice = 0.0
+        for m in range(1, nz - 1):
+            twice += product[m]
+        total += 2 * twice + product[0] + (product[nz - 1] if even else 2 * product[nz - 1])
+    return total
 
 
 def _truncate(spectrum: Spectrum, dipole: Volume, threshold: np.float32, even: bool) -> float:

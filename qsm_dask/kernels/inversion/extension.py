@@ -59,7 +59,7 @@ class KnownField:
         x, y, z = inside.shape
         del self.spectrum
         spectrum = fourier.forward(fourier.pad(chi[:x, :y, :z], inside, self._grid.shape))
-        spectrum *= self._grid.dipole
+        fourier.weigh(spectrum, self._grid.dipole)
         field = fourier.inverse(spectrum, self._grid.shape)
         del spectrum
         np.copyto(field[:x, :y, :z], self._field, where=inside, casting="unsafe")

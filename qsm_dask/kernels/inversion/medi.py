@@ -170,7 +170,7 @@ class _Step:
         else:
             mismatch(field, self._data.phase, self._data.weight, self._factor, self._sums)
         image = fourier.forward(field)
-        image *= self._dipole
+        fourier.weigh(image, self._dipole)
         volume = fourier.inverse(x.copy(), self._shape)
         _curvature(volume, slopes, self._per_mm, field)
         if self._fluid is not None:

@@ -11,7 +11,7 @@ from qsm_dask.kernels.doors import Mask, check_positive
 from qsm_dask.kernels.fourier import Floats, Volume
 from qsm_dask.kernels.inversion import door
 from qsm_dask.kernels.inversion.wrapped import mismatch
-from qsm_dask.kernels.jit import compiled
+from qsm_dask.kernels.jit import compiled, prange, spread
 from qsm_dask.kernels.solved import Solved
 
 
@@ -80,23 +80,30 @@ def ndi(
 
 def _filtered(volume: Volume, dipole: Volume) -> Volume:
     spectrum = fourier.forward(volume)
-    spectrum *= dipole
+    fourier.weigh(spectrum, dipole)
     return fourier.inverse(spectrum, cast("fourier.Shape", volume.shape))
 
 
-@compiled
+@spread
 def _descend(chi: Volume, slope: Volume, inside: Mask, step: np.float32, damping: np.float32, sums: Floats) -> None:
     """One step inside the mask, in place; by plane, the sums of |change|^2 and |chi|^2."""
-    nx, ny, nz = inside.shape
-    for i in range(nx):
-        moved, norm = 0.0, 0.0
-        for j in range(ny):
-            for m in range(nz):
-                if inside[i, j, m]:
-                    value = chi[i, j, m]
-                    change = step * (slope[i, j, m] + damping * value)
-                    value -= change
-                    chi[i, j, m] = value
-                    moved += change * change
-                    norm += value * value
-        sums[i, 0], sums[i, 1] = moved, norm
+    for i in prange(inside.shape[0]):
+        _descend_plane(chi[i], slope[i], inside[i], step, damping, sums[i])
+
+
+@compiled
+def _descend_plane(
+    chi: Volume, slope: Volume, inside: Mask, step: np.float32, damping: np.float32, sums: Floats
+) -> None:
+    ny, nz = inside.shape
+    moved, norm = 0.0, 0.0
+    for j in range(ny):
+        for m in range(nz):
+            if inside[j, m]:
+                value = chi[j, m]
+                change = step * (slope[j, m] + damping * value)
+                value -= change
+                chi[j, m] = value
+                moved += change * change
+                norm += value * value
+    sums[0], sums[1] = moved, norm

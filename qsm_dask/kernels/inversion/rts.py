@@ -9,7 +9,7 @@ from qsm_dask.kernels.fourier import Floats, Spectrum, Volume
 from qsm_dask.kernels.inversion import door
 from qsm_dask.kernels.inversion.admm import Schedule, Symbols, gradient_rms, minimise
 from qsm_dask.kernels.inversion.extension import KnownField
-from qsm_dask.kernels.jit import compiled
+from qsm_dask.kernels.jit import compiled, prange, spread
 from qsm_dask.kernels.solved import Solved
 
 _LARGEST = np.float32(2.0 / 3.0)
@@ -141,17 +141,31 @@ def _keep_conditioned(data: Spectrum, dipole: Volume, factors: Volume, threshold
                 data[i, j, m] *= np.copysign(factor, d) if abs(d) > threshold else np.float32(0.0)
 
 
-@compiled
+@spread
 def _update(
     spectrum: Spectrum, data: Spectrum, dipole: Volume, lx: Volume, ly: Volume, lz: Volume, threshold: np.float32
 ) -> None:
     """The known coefficients where the kernel exceeds the threshold; elsewhere the map whose gradient is z - u."""
-    nx, ny, nz = spectrum.shape
-    one = np.float32(1.0)
-    for i in range(nx):
-        for j in range(ny):
-            lxy = lx[i] + ly[j]
-            for m in range(nz):
-                known = abs(dipole[i, j, m]) > threshold
-                spectrum[i, j, m] = data[i, j, m] if known else spectrum[i, j, m] * (one / (lxy + lz[m]))
+    for i in prange(spectrum.shape[0]):
+        _update_plane(spectrum, data, dipole, lx, ly, lz, threshold, i)
     spectrum[0, 0, 0] = 0
+
+
+@compiled
+def _update_plane(
+    spectrum: Spectrum,
+    data: Spectrum,
+    dipole: Volume,
+    lx: Volume,
+    ly: Volume,
+    lz: Volume,
+    threshold: np.float32,
+    i: int,
+) -> None:
+    _, ny, nz = spectrum.shape
+    one = np.float32(1.0)
+    for j in range(ny):
+        lxy = lx[i] + ly[j]
+        for m in range(nz):
+            known = abs(dipole[i, j, m]) > threshold
+            spectrum[i, j, m] = data[i, j, m] if known else spectrum[i, j, m] * (one / (lxy + lz[m]))

@@ -31,10 +31,12 @@ class SplitField:
     ----------
     fit : the data term; may be exchanged between runs.
     weight : of each voxel in it, squared or not as the term takes it; may be exchanged too.
+    penalty : of the splitting, in the units of the data term per rad^2.
+    wanted : spectrum of what D chi shall be.
     """
 
-    def __init__(self, grid: Grid, data: WrappedField, fit: Fit, penalty: float) -> None:
-        """Start from no sources.
+    def __init__(self, grid: Grid, data: WrappedField, fit: Fit, penalty: float, start: Volume | None = None) -> None:
+        """Split the field of the first chi.
 
         Parameters
         ----------
@@ -42,27 +44,41 @@ class SplitField:
         data : phase and weights.
         fit : the data term.
         penalty : of the splitting, in the units of the data term per rad^2.
+        start : first chi on the padded grid [rad]; no sources if not given.
         """
         self.fit, self.weight = fit, data.weight
-        self._grid, self._phase, self._penalty = grid, data.phase, np.float32(penalty)
+        self._grid, self._phase, self.penalty = grid, data.phase, np.float32(penalty)
         self._dual = np.zeros(grid.inside.shape, np.float32)
-        self._wanted = self._take(np.zeros(grid.shape, np.float32))
+        field = np.zeros(grid.shape, np.float32)
+        if start is not None:
+            field = fourier.inverse(fourier.forward(start) * grid.dipole, grid.shape)
+        self.wanted = self._take(field)
 
     def __call__(self, spectrum: Spectrum, symbols: Symbols, rho: float) -> None:
         """Replace the spectrum of Eᴴ(z - u) by that of chi (an `admm.Update`)."""
-        _update(spectrum, self._wanted, self._grid.dipole, *symbols, np.float32(rho), self._penalty)
-        del self._wanted
-        self._wanted = self._take(fourier.inverse(spectrum * self._grid.dipole, self._grid.shape))
+        _update(spectrum, self.wanted, self._grid.dipole, *symbols, np.float32(rho), self.penalty)
+        self.follow(spectrum)
+
+    def follow(self, spectrum: Spectrum) -> None:
+        """Split the field of the chi that a spectrum is of."""
+        del self.wanted
+        self.wanted = self._take(fourier.inverse(spectrum * self._grid.dipole, self._grid.shape))
 
     def _take(self, field: Volume) -> Spectrum:
-        self.fit(field, self._dual, self._phase, self.weight, self._penalty)
+        self.fit(field, self._dual, self._phase, self.weight, self.penalty)
         return fourier.forward(field)
 
 
 def solve(
-    split: SplitField, grid: Grid, weight: float, rho: float, tolerance: float, iterations: int
+    split: SplitField,
+    grid: Grid,
+    weight: float,
+    rho: float,
+    tolerance: float,
+    iterations: int,
+    start: Volume | None = None,
 ) -> tuple[Volume, Solved]:
-    """Run ADMM from no sources.
+    """Run ADMM.
 
     Parameters
     ----------
@@ -72,6 +88,7 @@ def solve(
     rho : penalty of the splitting of the slopes [units of the data term * mm^2 / rad^2].
     tolerance : relative change of chi at which it has converged.
     iterations : most done.
+    start : the first chi, of which `split` holds the field; overwritten; no sources if not given.
 
     Returns
     -------
@@ -79,7 +96,9 @@ def solve(
     Solved : iterations, relative change and whether it converged.
     """
     schedule = Schedule(weight, rho, False, 0, tolerance, iterations)
-    return minimise(np.zeros(grid.shape, np.float32), None, split, grid.size, schedule)
+    if start is None:
+        start = np.zeros(grid.shape, np.float32)
+    return minimise(start, None, split, grid.size, schedule)
 
 
 @compiled

@@ -92,7 +92,7 @@ def tgv(
     bright = None if magnitude is None else series.echoes("magnitude", magnitude, times, inside)
     edge_mm = float(np.prod(size)) ** (1 / 3)
     box = ndimage.find_objects(inside.astype(np.int8))[0]
-    data = phase_laplacian(wrapped, bright, inside, times, size)[box]
+    data = phase_laplacian(wrapped, bright, inside, times, size, points=7)[box]
     data *= known[box] * np.float32(edge_mm**2 / radians_per_ppm(strength, 1.0))
     length = (size[0] / edge_mm, size[1] / edge_mm, size[2] / edge_mm)
     weight = weight_ppm_mm / edge_mm

@@ -8,7 +8,7 @@ from qsm_dask.kernels.fourier import Spectrum, Volume
 from qsm_dask.kernels.inversion import door
 from qsm_dask.kernels.inversion.admm import Schedule, Symbols, minimise
 from qsm_dask.kernels.inversion.extension import KnownField
-from qsm_dask.kernels.jit import compiled
+from qsm_dask.kernels.jit import compiled, prange, spread
 from qsm_dask.kernels.solved import Solved
 
 
@@ -85,18 +85,23 @@ def flattest(field: NDArray[np.float32], grid: door.Grid, schedule: Schedule) ->
     return minimise(np.zeros(grid.shape, np.float32), data, update, grid.size, schedule)
 
 
-@compiled
+@spread
 def _update(
     spectrum: Spectrum, data: Spectrum, dipole: Volume, lx: Volume, ly: Volume, lz: Volume, rho: np.float32
 ) -> None:
-    nx, ny, nz = spectrum.shape
-    one = np.float32(1.0)
-    for i in range(nx):
-        for j in range(ny):
-            lxy = lx[i] + ly[j]
-            for m in range(nz):
-                d = dipole[i, j, m]
-                spectrum[i, j, m] = (data[i, j, m] * d + spectrum[i, j, m] * rho) * (
-                    one / (d * d + rho * (lxy + lz[m]))
-                )
+    for i in prange(spectrum.shape[0]):
+        _update_plane(spectrum, data, dipole, lx, ly, lz, rho, i)
     spectrum[0, 0, 0] = 0
+
+
+@compiled
+def _update_plane(
+    spectrum: Spectrum, data: Spectrum, dipole: Volume, lx: Volume, ly: Volume, lz: Volume, rho: np.float32, i: int
+) -> None:
+    _, ny, nz = spectrum.shape
+    one = np.float32(1.0)
+    for j in range(ny):
+        lxy = lx[i] + ly[j]
+        for m in range(nz):
+            d = dipole[i, j, m]
+            spectrum[i, j, m] = (data[i, j, m] * d + spectrum[i, j, m] * rho) * (one / (d * d + rho * (lxy + lz[m])))

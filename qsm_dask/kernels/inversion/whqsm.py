@@ -93,17 +93,17 @@ class _SplitRest(SplitField):
         """Replace the spectrum of Eᴴ(z - u) by that of chi (an `admm.Update`)."""
         _update(
             spectrum,
-            self._wanted,
+            self.wanted,
             self._laplacian,
             self._grid.dipole,
             *symbols,
             np.float32(rho),
-            self._penalty,
+            self.penalty,
             self._harmonic_rho,
         )
-        field, laplacian = self._wanted, self._laplacian
-        del self._wanted, self._laplacian
-        self._wanted = self._take(fourier.inverse(field, self._grid.shape))
+        field, laplacian = self.wanted, self._laplacian
+        del self.wanted, self._laplacian
+        self.wanted = self._take(fourier.inverse(field, self._grid.shape))
         del field
         volume = fourier.inverse(laplacian, self._grid.shape)
         del laplacian

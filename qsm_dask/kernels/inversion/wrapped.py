@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from qsm_dask.kernels import series
 from qsm_dask.kernels.doors import Mask
 from qsm_dask.kernels.fourier import Volume
-from qsm_dask.kernels.jit import compiled
+from qsm_dask.kernels.jit import compiled, prange, spread
 from qsm_dask.units import radians_per_ppm
 
 _BRIGHTEST = 2.0
@@ -95,32 +95,39 @@ def wrapped_field(
     return WrappedField(phase, weight, scale)
 
 
-@compiled
+@spread
 def mismatch(field: Volume, phase: Volume, weight: Volume, factor: np.float32, cost: NDArray[np.float64]) -> None:
     """Replace D chi [rad] on the padded grid by factor * weight * sin(D chi - phase), the slope of the misfit.
 
     `cost` takes the sum of weight * (1 - cos(D chi - phase)) of each plane.
     """
+    for i in prange(field.shape[0]):
+        _mismatch_plane(field, phase, weight, factor, cost, i)
+
+
+@compiled
+def _mismatch_plane(
+    field: Volume, phase: Volume, weight: Volume, factor: np.float32, cost: NDArray[np.float64], i: int
+) -> None:
     nx, ny, nz = phase.shape
-    for i in range(field.shape[0]):
-        if i >= nx:
-            field[i] = 0
+    if i >= nx:
+        field[i] = 0
+        return
+    total = 0.0
+    for j in range(field.shape[1]):
+        if j >= ny:
+            field[i, j] = 0
             continue
-        total = 0.0
-        for j in range(field.shape[1]):
-            if j >= ny:
-                field[i, j] = 0
-                continue
-            for m in range(nz):
-                squared = weight[i, j, m]
-                if squared > 0:
-                    turn = field[i, j, m] - phase[i, j, m]
-                    field[i, j, m] = factor * squared * np.sin(turn)
-                    total += squared * (np.float32(1.0) - np.cos(turn))
-                else:
-                    field[i, j, m] = 0
-            field[i, j, nz:] = 0
-        cost[i] = total
+        for m in range(nz):
+            squared = weight[i, j, m]
+            if squared > 0:
+                turn = field[i, j, m] - phase[i, j, m]
+                field[i, j, m] = factor * squared * np.sin(turn)
+                total += squared * (np.float32(1.0) - np.cos(turn))
+            else:
+                field[i, j, m] = 0
+        field[i, j, nz:] = 0
+    cost[i] = total
 
 
 @compiled

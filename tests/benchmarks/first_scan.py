@@ -4,11 +4,6 @@ import json
 import subprocess
 import sys
 
-from qsm_dask.pipeline import Pipeline
-from qsm_dask.workflow import compile_ahead
-
-MOST_S = 3.0
-
 # A worker's first scan: what it compiles, and what it takes beside its later scans.
 FIRST_SCAN = """
 import itertools, json, sys, time
@@ -52,20 +47,3 @@ def first_scan(pipeline, coils=0):
     """
     order = [sys.executable, "-c", FIRST_SCAN, pipeline, str(coils)]
     return json.loads(subprocess.run(order, capture_output=True, text=True, check=True).stdout)
-
-
-def main():
-    """Print the figure; fail above `MOST_S`."""
-    compile_ahead.run(Pipeline.from_yaml("consensus"))
-    found = first_scan("consensus")
-    total = found["imports"] + found["calls"]
-    print(f"compiled on the first call: {found['misses']}; loaded: {found['loaded']} functions")
-    print(
-        f"first call on a worker: {total:.1f} s of {MOST_S:g} s "
-        f"(imports {found['imports']:.1f} s, loading {found['calls']:.1f} s of processor time)"
-    )
-    return int(total > MOST_S or found["misses"] > 0)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
