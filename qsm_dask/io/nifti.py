@@ -279,6 +279,33 @@ def write_volume(
     partial.replace(path)
 
 
+def write_displacements(path: str | Path, positions: NDArray[np.float32], affine: ArrayLike) -> None:
+    """Write where each voxel lies in another space as a field of displacements that ITK, ANTs and nitransforms read.
+
+    Given to them as a transform, the field resamples images of the other space onto this grid.
+
+    Parameters
+    ----------
+    path : `.nii.gz`.
+    positions : (axis, x, y, z) position in the other space [mm].
+    affine : voxel index to scanner position [mm].
+    """
+    path, matrix = Path(path), np.asarray(affine, dtype=np.float64)
+    index = np.ix_(*(np.arange(n, dtype=np.float64) for n in positions.shape[1:]))
+    field = np.empty((*positions.shape[1:], 1, 3), dtype=np.float32)
+    for axis, sign in enumerate((-1.0, -1.0, 1.0)):  # ITK's x runs to the left and y to the back
+        here = matrix[axis, 3] + sum(matrix[axis, other] * index[other] for other in range(3))
+        field[..., 0, axis] = sign * (positions[axis] - here)
+    image = cast("Any", nib.Nifti1Image)(field, matrix)
+    image.set_qform(matrix, 1)
+    image.set_sform(matrix, 1)
+    image.header.set_intent("vector")
+    image.header.set_xyzt_units("mm", "sec")
+    partial = path.with_name(f".{path.name.removesuffix('.nii.gz')}.partial.nii.gz")
+    nib.save(image, partial)
+    partial.replace(path)
+
+
 def _fault(path: Path) -> str:
     """Tell a truncated file from one that was never NIfTI."""
     try:

@@ -21,7 +21,7 @@ def segmentation(
     dseg : (x, y, z) integer labels, 0 outside.
     voxel_size : spacing [mm].
     leave_out : labels that are no brain, such as skull or scalp.
-    closing_mm : gaps narrower than twice this are closed, sulci among them.
+    closing_mm : gaps narrower than twice this are closed, sulci among them [mm].
 
     Returns
     -------

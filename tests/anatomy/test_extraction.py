@@ -28,7 +28,7 @@ def test_the_brain_is_found_without_skull_and_scalp(capfd):
 
 def test_the_same_twice():
     magnitude, _ = head()
-    one, other = (bet(magnitude, VOXEL, resolution_mm=5.0, iterations=60) for _ in range(2))
+    one, other = (bet(magnitude, VOXEL, resolution_mm=6.0, iterations=10) for _ in range(2))
     np.testing.assert_array_equal(one, other)
 
 

@@ -110,6 +110,19 @@ def test_the_export_has_the_labels_with_their_table(done, tmp_path):
     assert "3\tputamen_left" in table.read_text()
 
 
+def test_the_exported_transform_is_one_that_itk_applies(done, tmp_path):
+    itk = pytest.importorskip("SimpleITK")
+    export.run(done, tmp_path / "out")
+    (path,) = (tmp_path / "out").glob("sub-*/anat/*_from-template_to-scan_mode-image_xfm.nii.gz")
+    field = itk.ReadImage(str(path), itk.sitkVectorFloat64)
+    transform = itk.DisplacementFieldTransform(field)
+    _, standing = nodes(done)
+    positions = done.read(standing.commit(done, "registration"), ("template_position",))["template_position"]
+    for voxel in ((20, 30, 18), (11, 25, 30)):
+        x, y, z = transform.TransformPoint(field.TransformIndexToPhysicalPoint(voxel))
+        assert (-x, -y, z) == pytest.approx(tuple(positions[(slice(None), *voxel)].tolist()), abs=1e-3)
+
+
 def test_a_missing_atlas_is_told_before_anything_runs(done):
     with pytest.raises(ConfigError, match="there is no folder"):
         process.run(done, SerialEngine(ROOM), Pipeline.from_mapping(FAST).with_atlas("/nowhere/at/all"))
