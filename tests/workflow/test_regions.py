@@ -115,11 +115,13 @@ def test_the_exported_transform_is_one_that_itk_applies(done, tmp_path):
     export.run(done, tmp_path / "out")
     (path,) = (tmp_path / "out").glob("sub-*/anat/*_from-template_to-scan_mode-image_xfm.nii.gz")
     field = itk.ReadImage(str(path), itk.sitkVectorFloat64)
-    transform = itk.DisplacementFieldTransform(field)
+    voxels = ((20, 30, 18), (11, 25, 30))
+    points = [field.TransformIndexToPhysicalPoint(voxel) for voxel in voxels]
+    transform = itk.DisplacementFieldTransform(field)  # which takes the image away
     _, standing = nodes(done)
     positions = done.read(standing.commit(done, "registration"), ("template_position",))["template_position"]
-    for voxel in ((20, 30, 18), (11, 25, 30)):
-        x, y, z = transform.TransformPoint(field.TransformIndexToPhysicalPoint(voxel))
+    for voxel, point in zip(voxels, points, strict=True):
+        x, y, z = transform.TransformPoint(point)
         assert (-x, -y, z) == pytest.approx(tuple(positions[(slice(None), *voxel)].tolist()), abs=1e-3)
 
 
