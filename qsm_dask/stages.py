@@ -37,6 +37,7 @@ from qsm_dask.kernels.background.pdf import pdf
 from qsm_dask.kernels.background.smv import sharp, vsharp
 from qsm_dask.kernels.background.tfi import tfi
 from qsm_dask.kernels.bipolar import bipolar
+from qsm_dask.kernels.candidates import candidates
 from qsm_dask.kernels.inversion.direct import tikhonov, tkd, tsvd
 from qsm_dask.kernels.inversion.fansi import fansi
 from qsm_dask.kernels.inversion.hdqsm import hdqsm
@@ -242,6 +243,7 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
             reference.whole_brain, ("chi", "chi_reference"), whole_brain_reference, "10.1002/mrm.30006"
         ),
         "reference.region": Stage(reference.region, ("chi", "chi_reference"), region_reference, "10.1002/mrm.30006"),
+        "reference.csf": Stage(reference.csf, ("csf_reference",), volumes(3.5), "10.1002/mrm.26946"),
         "relaxometry.arlo": Stage(
             relaxometry.arlo, ("r2star",), volumes(1.1), "10.1002/mrm.25137", applies=three_equispaced_echoes, version=2
         ),
@@ -258,7 +260,8 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
         "weighting.swi": Stage(weighting.swi, ("swi",), volumes(6.9, series=1), "10.1016/j.neuroimage.2021.118175"),
         "weighting.mip": Stage(weighting.mip, ("swi_mip",), volumes(1.1), "10.1016/j.neuroimage.2021.118175"),
         **ANATOMY,
-        "roi.statistics": Stage(roi.statistics, ("region_labels", "region_values"), volumes(3.2), version=2),
+        "roi.statistics": Stage(roi.statistics, ("region_labels", "region_values"), volumes(6.0), version=3),
+        "roi.candidates": Stage(candidates, ("candidates",), volumes(3.0), "10.64898/2026.05.26.26354154"),
     }
 )
 """Every method, by its name in pipelines and on the command line."""

@@ -7,7 +7,9 @@ of two pipelines: what another one made is pending until it is computed again.
 
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import pandas as pd
@@ -19,6 +21,9 @@ from qsm_dask.store.documents import PIPELINE, read_json
 
 STATES = ("failed", "pending", "skipped", "done")
 """Of a node and of a scan; a scan has the first of them that any of its nodes has."""
+
+
+_READERS, _BATCH = 16, 256
 
 
 class Planner(Protocol):
@@ -125,7 +130,7 @@ class Standing:
 
 
 def standings(cohort: CohortStore, read_pipeline: ReadPipeline) -> Iterator[Standing]:
-    """Where every scan stands, sorted by scan; one small GET a scan, more where the index knows too little.
+    """Where every scan stands under the cohort's own pipeline; see `standings_under`.
 
     Parameters
     ----------
@@ -133,28 +138,53 @@ def standings(cohort: CohortStore, read_pipeline: ReadPipeline) -> Iterator[Stan
     read_pipeline : turns the document `PIPELINE` into a pipeline.
     """
     source = read_json(cohort, PIPELINE)
-    pipeline = None if source is None else read_pipeline(source)
+    yield from standings_under(cohort, None if source is None else read_pipeline(source))
+
+
+def standings_under(cohort: CohortStore, pipeline: Planner | None) -> Iterator[Standing]:
+    """Where every scan stands, sorted by scan; one small GET a scan, more where the index knows too little.
+
+    Parameters
+    ----------
+    cohort : the store.
+    pipeline : under which commits count; None where there was none yet.
+    """
     index = cohort.index()
     names = [str(name) for name in index.columns]
     records = (dict(zip(names, values, strict=True)) for values in index.itertuples(index=False))
     rows = {(str(row["scan"]), str(row["node"])): row for row in records}
-    for scan in sorted({ScanKey.parse(scan) for scan, _ in rows}):
-        yield _standing(cohort, pipeline, scan, rows)
+    scans = sorted({ScanKey.parse(scan) for scan, _ in rows})
+    with ThreadPoolExecutor(_READERS, "standing") as readers:  # an object store answers many at once as soon as one
+        for start in range(0, len(scans), _BATCH):
+            batch = scans[start : start + _BATCH]
+            ingests = readers.map(partial(_ingest, cohort, rows), batch)
+            for scan, ingest in zip(batch, ingests, strict=True):
+                yield _standing(cohort, pipeline, scan, ingest, rows)
 
 
-def _standing(
-    cohort: CohortStore, pipeline: Planner | None, scan: ScanKey, rows: Mapping[tuple[str, str], Mapping[str, Any]]
-) -> Standing:
+def _ingest(
+    cohort: CohortStore, rows: Mapping[tuple[str, str], Mapping[str, Any]], scan: ScanKey
+) -> Commit | NodeState:
+    """The ingest commit of a scan, or why it has none that can be read."""
     row = rows.get((str(scan), "ingest"))
     if row is not None and row["state"] != "done":
-        return Standing(scan, (_from_row(row),))
+        return _from_row(row)
     try:
         ingest = cohort.commit(scan, "ingest", INGEST_KEY)
     except DamageError as error:
-        return Standing(scan, (NodeState("ingest", "failed", INGEST_KEY, reason=str(error)),))
-    if ingest is None:
-        gone = NodeState("ingest", "failed", reason="its ingest is gone: run `qsm-dask ingest` again")
-        return Standing(scan, (gone,))
+        return NodeState("ingest", "failed", INGEST_KEY, reason=str(error))
+    return ingest or NodeState("ingest", "failed", reason="its ingest is gone: run `qsm-dask ingest` again")
+
+
+def _standing(
+    cohort: CohortStore,
+    pipeline: Planner | None,
+    scan: ScanKey,
+    ingest: Commit | NodeState,
+    rows: Mapping[tuple[str, str], Mapping[str, Any]],
+) -> Standing:
+    if isinstance(ingest, NodeState):
+        return Standing(scan, (ingest,))
     first = _from_commit(ingest)
     if pipeline is None:
         return Standing(scan, (first, NodeState("field", "pending", reason="not processed yet")), ingest)

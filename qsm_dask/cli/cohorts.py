@@ -164,18 +164,48 @@ def process(
     raise typer.Exit(1 if summary.failures else 0)
 
 
-def compare(cohort: Cohort, quiet: Quiet = False, as_json: Json = False) -> None:
+def compare(
+    cohort: Cohort,
+    *,
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            "--reference",
+            metavar="NAME",
+            show_default=False,
+            help="What susceptibility shall be relative to: `csf`, `whole_brain`, a region, or several joined by `+`; "
+            "what the pipeline chose unless given. Nothing is computed again.",
+        ),
+    ] = None,
+    statistic: Annotated[
+        list[str],
+        typer.Option(
+            "--statistic",
+            default_factory=list,
+            show_default=False,
+            metavar="NAME",
+            help="Statistics that become columns of the TSV, such as `pv_mean`; `all` for all. May be repeated. The "
+            "Parquet table has all of them.",
+        ),
+    ],
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
     """Write the cohort's region table, joined with participants.tsv.
 
     `tables/regions.parquet` for programs; `tables/regions.tsv` for people, with the JSON dictionary of its columns.
 
     Exit code 1 if a scan is done and its result cannot be read.
 
-    Example: `qsm-dask compare study.qsm`
+    Example: `qsm-dask compare study.qsm --reference csf`
     """
-    summary = steps.compare_scans(steps.open_store(cohort), quiet=quiet or as_json)
+    store = steps.open_store(cohort)
+    summary = steps.compare_scans(store, reference=reference, statistics=statistic, quiet=quiet or as_json)
     if as_json:
         write_json(vars(summary))
+    elif summary.without and not quiet:
+        scan, reason = next(iter(summary.without.items()))
+        say(f"          {summary.with_values} of {summary.scans} scans have values; {scan} has none: {reason}")
     raise typer.Exit(1 if summary.damaged else 0)
 
 

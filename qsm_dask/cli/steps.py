@@ -181,12 +181,14 @@ def repair(store: "CohortStore", engine: "Engine", damages: "Sequence[Damage]", 
     return failures
 
 
-def compare_scans(store: "CohortStore", *, quiet: bool) -> "Compared":
+def compare_scans(
+    store: "CohortStore", *, reference: str | None = None, statistics: Sequence[str] = (), quiet: bool
+) -> "Compared":
     """Write the cohort's region tables."""
     from qsm_dask.workflow import compare as workflow
 
     with progress("compare", quiet=quiet) as shown:
-        summary = workflow.run(store, progress=shown)
+        summary = workflow.run(store, reference=reference, statistics=statistics, progress=shown)
     for text in summary.warnings:
         warn(text)
     for scan, reason in summary.damaged.items():

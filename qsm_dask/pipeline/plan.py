@@ -24,6 +24,8 @@ from qsm_dask.told import Told
 OpenAtlas = Callable[[str, Part, str], Atlas]
 """Reads a part of an atlas by its name, and refuses it where its content has not the digest that is given too."""
 
+_HEADROOM = 1.1
+
 
 @dataclass(frozen=True)
 class PlanNode:
@@ -94,14 +96,18 @@ class Plan:
         peak = 0
         for node, step, released in self._schedule({node.name for node in self.nodes}):
             for name in step.inputs:
-                live.setdefault(name, _bytes(name, self.geometry))
+                live.setdefault(name, array_bytes(name, self.geometry))
             peak = max(peak, sum(live.values()) + step.memory(self.geometry))
-            live.update({name: _bytes(name, self.geometry) for name in step.outputs})
+            live.update({name: array_bytes(name, self.geometry) for name in step.outputs})
             if step is node.steps[-1]:  # while it is committed, one array at a time is held twice
                 peak = max(peak, sum(live.values()) + max(live[name] for name in node.stores))
             for name in released:
                 live.pop(name, None)
         return peak
+
+    def task_bytes(self) -> int:
+        """Memory that the task of a scan may take [bytes]: its arrays, and what allocators waste between them."""
+        return int(_HEADROOM * self.peak_bytes())
 
     def lineage(self, name: str) -> list[Step]:
         """The steps that a quantity came from, in order."""
@@ -188,7 +194,8 @@ class Plan:
             yield node, step, [name for name, final in last.items() if final == index]
 
 
-def _bytes(name: str, geometry: Geometry) -> int:
+def array_bytes(name: str, geometry: Geometry) -> int:
+    """Size of an array of voxels [bytes]; 0 of others, which are small."""
     known = quantity(name)
     if known.dims[-1:] != ("z",):
         return 0

@@ -21,16 +21,13 @@ from qsm_dask.io import atlas
 from qsm_dask.io.documents import json_bytes
 from qsm_dask.pipeline import NodeResult, Pipeline, Plan
 from qsm_dask.provenance import software
+from qsm_dask.quantities import COORDINATES
 from qsm_dask.scan import Geometry, ScanKey
 from qsm_dask.shard import Shard
 from qsm_dask.store import INGEST_KEY, CohortStore, Commit, Recorder
 from qsm_dask.store.documents import PIPELINE
 
 Row = dict[str, Any]
-
-_HEADROOM = 1.1
-"""Allocators fragment: a worker needs a little more than the arrays themselves."""
-
 
 _LOG = logging.getLogger(__name__)
 
@@ -195,13 +192,21 @@ def _commit(
         node_key,
         result.outputs,
         attributes={
-            "facts": facts | ({"figures": figures} if figures else {}),
+            "facts": {**facts, **({"figures": figures} if figures else {}), **_maps_of(result)},
             **({"labels": labels} if labels else {}),
         },
         provenance={"steps": [dict(step) for step in result.steps], "software": software(), "time": time.time()},
         seconds=result.seconds,
         peak_bytes=peak_bytes,
     )
+
+
+def _maps_of(result: NodeResult) -> dict[str, list[str]]:
+    """Which maps the region values are of, for those who open a cohort without reading any."""
+    values = result.outputs.get("region_values")
+    if values is None:
+        return {}
+    return {"maps": [name for name, rows in zip(COORDINATES["map"], values, strict=True) if np.isfinite(rows).any()]}
 
 
 @contextmanager
@@ -257,7 +262,7 @@ def _unfinished(cohort: CohortStore, key: ScanKey, plan: Plan) -> tuple[str, str
 
 def _projected(plans: Mapping[ScanKey, Plan], key: ScanKey) -> int:
     """Peak memory of the scan's pipeline [bytes], the process's own not included."""
-    return int(_HEADROOM * plans[key].peak_bytes())
+    return plans[key].task_bytes()
 
 
 def _chosen(

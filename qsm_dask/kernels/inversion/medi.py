@@ -7,10 +7,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from qsm_dask.kernels import fourier, series
 from qsm_dask.kernels.doors import Mask, check_positive
+from qsm_dask.kernels.fluid import REACH_MM, ventricles
 from qsm_dask.kernels.fourier import Floats, Spectrum, Volume
 from qsm_dask.kernels.inversion import door
 from qsm_dask.kernels.inversion.admm import symbols
-from qsm_dask.kernels.inversion.fluid import ventricles
 from qsm_dask.kernels.inversion.wrapped import WrappedField, mismatch
 from qsm_dask.kernels.jit import compiled
 from qsm_dask.kernels.solved import Solved
@@ -94,6 +94,11 @@ def medi(
         series.volume("r2star", r2star, grid.inside)
     if csf_weight and r2star is not None:
         fluid = ventricles(r2star, grid.inside, grid.size, csf_r2star)
+        if not fluid.any():
+            raise ValueError(
+                f"r2star is below {csf_r2star} 1/s nowhere within {REACH_MM:g} mm of the mask's centroid: raise "
+                "csf_r2star, or set csf_weight to 0"
+            )
     image = None
     if magnitude is not None:
         image = np.linalg.norm(series.echoes("magnitude", magnitude, series.echo_times(te), grid.inside), axis=0)
