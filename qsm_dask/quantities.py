@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-NODES = ("ingest", "field", "maps", "regions")
+NODES = ("ingest", "field", "maps", "registration", "regions")
 """The commits of one scan, in order."""
 
 SPACE = ("x", "y", "z")
@@ -78,7 +78,7 @@ QUANTITIES: Mapping[str, Quantity] = MappingProxyType(
         "b0_dir": Quantity(("axis",), "float64", "1", "unit vector of B0 in array axes", "ingest"),
         "voxel_size": Quantity(("axis",), "float64", "mm", "voxel spacing", "ingest"),
         "affine": Quantity(("row", "column"), "float64", "mm", "voxel index to scanner position", "ingest"),
-        "dseg": _volume("1", "label image: region number of each voxel, 0 outside", "ingest", dtype="int32"),
+        "dseg": _volume("1", "label image: region number of each voxel, 0 outside", "regions", dtype="int32"),
         "probseg": Quantity(("label", *SPACE), "float32", "1", "probability of each region in each voxel", "ingest"),
         "probseg_labels": Quantity(("label",), "int64", "1", "region number of each volume of probseg", "ingest"),
         "r2": _volume("1/s", "irreversible transverse relaxation rate, of spin echoes", "ingest"),
@@ -102,6 +102,9 @@ QUANTITIES: Mapping[str, Quantity] = MappingProxyType(
         "chi_dia": _volume("ppm", "susceptibility of diamagnetic sources, not positive", "maps"),
         "swi": _volume("a.u.", "susceptibility-weighted image", "maps"),
         "swi_mip": _volume("a.u.", "minimum intensity projection of the susceptibility-weighted image", "maps"),
+        "template_position": Quantity(
+            ("axis", *SPACE), "float32", "mm", "position of each voxel in the space of a template", "registration"
+        ),
         "csf_reference": Quantity(
             ("moment",), "float64", "ppm", "susceptibility of the fluid in chi, its SD, voxels (count)", "regions"
         ),

@@ -49,6 +49,8 @@ class NodeState:
     seconds, peak_bytes : what it cost.
     reason : why it is not done.
     warnings : what its result asks to be looked at.
+    labels : names of the labels of a label image that it made.
+    figures : what its stages told of their results, by stage.
     """
 
     node: str
@@ -59,6 +61,8 @@ class NodeState:
     peak_bytes: int = 0
     reason: str = ""
     warnings: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    figures: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,10 @@ class Standing:
 
     @property
     def labels(self) -> Mapping[str, str]:
-        """Names of the labels of its label image."""
+        """Names of the labels of its label image: of the one that a step made, or of the one ingested."""
+        made = next((node.labels for node in reversed(self.nodes) if node.labels), None)
+        if made is not None:
+            return made
         found: Mapping[str, str] = {} if self.ingest is None else self.ingest.attributes.get("labels", {})
         return found
 
@@ -227,14 +234,21 @@ def _from_row(row: Mapping[str, Any]) -> NodeState:
         seconds=_number(row["seconds"]),
         peak_bytes=int(_number(row["peak_bytes"])),
         reason=str(row["reason"]),
-        warnings=tuple(json.loads(row["facts"]).get("warnings", ())),
+        **_told(row["node"], json.loads(row["facts"])),
     )
 
 
 def _from_commit(commit: Commit) -> NodeState:
-    # an ingest's own warnings are read from its commit by `Standing.warnings`
-    noted = () if commit.node == "ingest" else tuple(commit.attributes.get("facts", {}).get("warnings", ()))
-    return NodeState(commit.node, "done", commit.key, commit.digest, commit.seconds, commit.peak_bytes, warnings=noted)
+    told = _told(commit.node, commit.row()["facts"])
+    return NodeState(commit.node, "done", commit.key, commit.digest, commit.seconds, commit.peak_bytes, **told)
+
+
+def _told(node: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What a result says of itself; what an ingest says, `Standing` reads from its commit."""
+    if node == "ingest":
+        return {}
+    told = {name: facts.get(name, {}) for name in ("labels", "figures")}
+    return {**told, "warnings": tuple(facts.get("warnings", ()))}
 
 
 def _number(value: Any) -> float:

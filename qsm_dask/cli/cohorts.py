@@ -9,6 +9,7 @@ import typer
 from qsm_dask.cli import steps
 from qsm_dask.cli.console import OUT, list_reasons, progress, say, write_json
 from qsm_dask.cli.options import (
+    AtlasName,
     Bids,
     ClusterName,
     Cohort,
@@ -40,6 +41,7 @@ def run(
     cohort: NewCohort,
     *,
     pipeline: PipelineName = "consensus",
+    atlas: AtlasName = None,
     cluster: ClusterName = "local",
     derivatives: Derivatives,
     participant_label: Participants,
@@ -61,7 +63,14 @@ def run(
     quiet = quiet or as_json
     chosen = Selection(derivatives, participant_label, session_id, bids_filter_file, phase_sign, coil_smoothing)
     ingested, processed, compared, page = steps.run_all(
-        bids, cohort, chosen, pipeline, cluster, timeout_s=_seconds(timeout), pseudonymise=pseudonymise, quiet=quiet
+        bids,
+        cohort,
+        chosen,
+        steps.read_pipeline(pipeline, atlas),
+        cluster,
+        timeout_s=_seconds(timeout),
+        pseudonymise=pseudonymise,
+        quiet=quiet,
     )
     if as_json:
         write_json(_processed(processed) | {"ingested": _ingested(ingested), "report": page})
@@ -115,6 +124,7 @@ def process(
     cohort: Cohort,
     *,
     pipeline: PipelineName = "consensus",
+    atlas: AtlasName = None,
     cluster: Annotated[
         str | None,
         typer.Option(
@@ -138,7 +148,7 @@ def process(
     Example: `qsm-dask process study.qsm --pipeline fast`, or `qsm-dask process study.qsm --shard 3/100`
     """
     quiet = quiet or as_json
-    chosen = steps.read_pipeline(pipeline)
+    chosen = steps.read_pipeline(pipeline, atlas)
     store = steps.open_store(cohort)
     where = cluster or ("serial" if shard else "local")
     steps.compile_kernels(chosen, steps.threads_of(where), quiet=quiet)

@@ -45,11 +45,12 @@ def open_store(place: Place) -> "CohortStore":
         raise ConfigError(str(error)) from error
 
 
-def read_pipeline(name: str) -> "Pipeline":
-    """A shipped pipeline by its name, or a YAML file by its path."""
+def read_pipeline(name: str, atlas: str | None = None) -> "Pipeline":
+    """A shipped pipeline by its name, or a YAML file by its path; with another atlas where one is given."""
     from qsm_dask.pipeline import Pipeline
 
-    return Pipeline.from_yaml(name)
+    pipeline = Pipeline.from_yaml(name)
+    return pipeline if atlas is None else pipeline.with_atlas(atlas)
 
 
 def threads_of(cluster: str) -> int:
@@ -75,7 +76,7 @@ def run_all(
     bids: Place,
     cohort: Place,
     chosen: Selection,
-    pipeline: str,
+    steps: "Pipeline",
     cluster: str,
     *,
     timeout_s: float | None = None,
@@ -83,7 +84,6 @@ def run_all(
     quiet: bool,
 ) -> tuple["Ingested", "Processed", "Compared", str]:
     """Ingest, process, compare and report on one cluster; the summaries and where the page lies."""
-    steps = read_pipeline(pipeline)
     with making(cohort) as store:  # before anything that takes time: a place that cannot be reached is told at once
         compile_kernels(steps, threads_of(cluster), quiet=quiet)
         with open_cluster(cluster, quiet=quiet, pseudonymise=pseudonymise) as engine:

@@ -215,7 +215,7 @@ def _region_rows(store: "CohortStore") -> Iterator[_Regions]:
     known: dict[tuple[Any, ...], tuple[tuple[int, str], ...]] = {}
     done = [(ScanKey.parse(row["scan"]), row) for row in rows if row["node"] == "regions"]
     for scan, row in sorted(done, key=lambda pair: pair[0]):
-        labels, names = row["facts"].get("region_labels"), tables.get(str(scan))
+        labels, names = row["facts"].get("region_labels"), row["facts"].get("labels") or tables.get(str(scan))
         if labels is None or names is None:  # rows that somebody wrote without facts
             labels, names = _from_commits(store, scan, row["key"])
         shared = (*labels, *names.items())
@@ -228,7 +228,8 @@ def _from_commits(store: "CohortStore", scan: ScanKey, key: str) -> tuple[list[i
     ingest = store.commit(scan, "ingest", INGEST_KEY)
     regions = store.commit(scan, "regions", key)
     labels = regions.arrays["region_labels"].get("values", []) if regions is not None else []
-    return labels, ingest.attributes.get("labels", {}) if ingest is not None else {}
+    named = [commit.attributes for commit in (regions, ingest) if commit is not None]
+    return labels, next((about["labels"] for about in named if about.get("labels")), {})
 
 
 def region_names(labels: Iterable[int], names: Mapping[str, str]) -> tuple[tuple[int, str], ...]:
@@ -311,7 +312,7 @@ def scan_dataset(store: "CohortStore", key: ScanKey | str) -> xr.Dataset:
         name: (tuple(entry["dims"]), _lazy(store, commit, name), _described(name))
         for commit in commits
         for name, entry in commit.arrays.items()
-        if set(entry["dims"]) <= {"echo", *SPACE}
+        if set(entry["dims"]) <= {"echo", "axis", *SPACE}
     }
     header = dict(next((commit.attributes.get("header", {}) for commit in commits), {}))
     te = header.pop("te", None)

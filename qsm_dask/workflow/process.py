@@ -17,6 +17,7 @@ from qsm_dask.digests import checksum
 from qsm_dask.engine.base import Engine, Outcome
 from qsm_dask.engine.resources import PeakMemory
 from qsm_dask.errors import ConfigError, DamageError, QsmError
+from qsm_dask.io import atlas
 from qsm_dask.io.documents import json_bytes
 from qsm_dask.pipeline import NodeResult, Pipeline, Plan
 from qsm_dask.provenance import software
@@ -93,6 +94,7 @@ def run(
         raise ConfigError(
             f"pipeline {pipeline.name} holds methods that workers do not know: add them to `stages.STAGES`"
         )
+    pipeline = pipeline.settled(atlas.pin)
     summary = Summary()
     chosen = _chosen(cohort, participants, sessions, scans)
     plans, refused = _plans(chosen if shard is None else shard.of(chosen), pipeline, summary)
@@ -142,7 +144,7 @@ def process_scan(
     commits["ingest"] = ingest
     peak = PeakMemory()
     with _threads(threads):
-        results = plan.run(partial(_load, cohort, commits), missing)
+        results = plan.run(partial(_load, cohort, commits), missing, atlas.read)
         for node in missing:
             try:
                 with peak:
@@ -180,12 +182,19 @@ def _commit(
         for step in result.steps
         if "solved" in step and not step["solved"]["converged"]
     ]
+    warnings += [f"{step['stage']}: {warning}" for step in result.steps for warning in step.get("warnings", ())]
+    facts: dict[str, Any] = {"left_out": list(plan.left_out), "warnings": warnings}
+    figures = {step["stage"]: step["figures"] for step in result.steps if "figures" in step}
+    labels = {label: name for step in result.steps for label, name in step.get("labels", {}).items()}
     return cohort.write(
         key,
         result.node,
         node_key,
         result.outputs,
-        attributes={"facts": {"left_out": list(plan.left_out), "warnings": warnings, **_maps_of(result)}},
+        attributes={
+            "facts": {**facts, **({"figures": figures} if figures else {}), **_maps_of(result)},
+            **({"labels": labels} if labels else {}),
+        },
         provenance={"steps": [dict(step) for step in result.steps], "software": software(), "time": time.time()},
         seconds=result.seconds,
         peak_bytes=peak_bytes,
@@ -294,9 +303,10 @@ def _plans(
             summary.failures[str(key)] = str(record.reason)
         else:
             facts = json.loads(str(record.facts))
-            summary.without_labels += "dseg" not in facts["sources"]
             try:
                 plans[key] = pipeline.plan(Geometry.from_dict(facts["geometry"]), facts["sources"])
+                made = {name for node in plans[key].nodes for name in node.stores}
+                summary.without_labels += "dseg" not in made | set(facts["sources"])
             except ConfigError as error:
                 summary.failures[str(key)] = str(error)
                 refused.append(_failed(key, "field", str(error)))

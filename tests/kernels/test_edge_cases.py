@@ -11,9 +11,8 @@ import pytest
 import scipy.fft
 
 from qsm_dask.quantities import SPACE, quantity
-from qsm_dask.stages import STAGES
 from tests.kernels import every_stage
-from tests.kernels.every_stage import EVEN_TE, first_echo, head, of, part, run, turned
+from tests.kernels.every_stage import EVEN_TE, STAGES, first_echo, head, of, part, run, turned
 
 every = pytest.mark.parametrize("stage", STAGES)
 

@@ -41,7 +41,9 @@ def regions(store: CohortStore, write: Write) -> Regions:
         chi = {"chi": np.zeros((2, 2, 2), np.float32)}
         made = [
             write(chi, scan=scan, node="ingest", key=INGEST_KEY, attributes={"labels": names}),
-            write({"region_labels": np.array(labels), "region_values": values}, scan=scan, node="regions"),
+            write(
+                {"region_labels": np.array(labels), "region_values": values}, scan=scan, node="regions", attributes={}
+            ),
         ]
         rows = [commit.row() for commit in made]
         store.record(rows if facts else [{**row, "facts": {}} for row in rows])
@@ -60,7 +62,7 @@ def test_values_stored_when_there_were_fewer_maps_and_statistics_are_read(
     chi = {"chi": np.zeros((2, 2, 2), np.float32)}
     made = [
         write(chi, scan=scan, node="ingest", key=INGEST_KEY, attributes={"labels": LABELS}),
-        write({"region_labels": np.array([0, 2]), "region_values": values}, scan=scan, node="regions"),
+        write({"region_labels": np.array([0, 2]), "region_values": values}, scan=scan, node="regions", attributes={}),
     ]
     store.record([commit.row() for commit in made])
     monkeypatch.undo()
