@@ -219,7 +219,7 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
         "background.harperella": Stage(harperella, ("local_field", "mask"), smallest_field, "10.1002/nbm.3056"),
         "background.lbv": Stage(lbv, ("local_field", "mask"), boundary_value, "10.1002/nbm.3064", version=4),
         "background.pdf": Stage(pdf, ("local_field", "mask"), outer_dipoles, "10.1002/nbm.1670", version=2),
-        "background.tfi": Stage(tfi, ("local_field", "mask"), inner_sources, "10.1002/mrm.26331", version=2),
+        "background.tfi": Stage(tfi, ("local_field", "mask"), inner_sources, "10.1002/mrm.26331", version=3),
         "background.sharp": Stage(sharp, ("local_field", "mask"), largest_sphere, "10.1016/j.neuroimage.2010.10.070"),
         "background.resharp": Stage(resharp, ("local_field", "mask"), fitted_sphere, "10.1002/mrm.24765", version=2),
         "background.ismv": Stage(ismv, ("local_field", "mask"), fitted_sphere, "10.1002/mrm.24998", version=2),
