@@ -140,7 +140,7 @@ smallest_field = volumes(8.2)
 """`background.harperella` holds six volumes of the solver, three sevenths of one for its coarser grids, and masks."""
 
 inner_sources = volumes(17.5, padded=3.1)
-"""`background.tfi` holds volumes of two solvers and of coarser grids, three weights of slopes, a spectrum, two kernels."""
+"""`background.tfi` holds two solvers and coarser grids, three weights of slopes, a spectrum, two kernels."""
 
 outer_dipoles = volumes(padded=6.9, margin_mm=pdf.MARGIN_MM)
 """`background.pdf` holds three volumes of the solver, the weights, a field, a spectrum and the kernel's half."""
