@@ -30,8 +30,8 @@ parts: $(STAMP)  ## Install the servers that some tests run against (an S3 serve
 test: $(STAMP)  ## The test suite without its slow part
 	$(BIN)/pytest -m 'not slow'
 
-test-all: $(STAMP)  ## Every test
-	$(BIN)/pytest
+test-all: $(STAMP)  ## Every test, those of faults three times
+	$(BIN)/pytest --fault-rounds 3
 
 check: $(STAMP)  ## Style, types and the rules of the architecture
 	$(BIN)/ruff check .

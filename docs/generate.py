@@ -25,6 +25,7 @@ _FAMILIES = {
     "relaxometry": "Relaxometry",
     "separation": "Source separation",
     "weighting": "Susceptibility weighting",
+    "anatomy": "Anatomy",
     "roi": "Region values",
 }
 _SHORT = 30

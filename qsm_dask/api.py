@@ -110,5 +110,5 @@ def process(cohort: CohortStore, engine: Engine, pipeline: Pipeline | str | Path
     ConfigError : the pipeline is wrong, or no scan was ingested.
     """
     chosen = pipeline if isinstance(pipeline, Pipeline) else Pipeline.from_yaml(pipeline)
-    compile_ahead.run(chosen)
+    compile_ahead.run(chosen, engine.threads)
     return _process.run(cohort, engine, chosen)

@@ -4,6 +4,13 @@ from qsm_dask.kernels.relaxometry import equispaced
 from qsm_dask.scan import Geometry
 
 
+def three_dimensions(geometry: Geometry) -> str | None:
+    """The reason a method that needs several slices is left out, or None."""
+    if min(geometry.shape) < 4:
+        return f"needs at least 4 voxels along each axis, the scan has {'x'.join(map(str, geometry.shape))}"
+    return None
+
+
 def two_echoes(geometry: Geometry) -> str | None:
     """The reason a method that needs two or more echoes is left out, or None."""
     if geometry.echoes < 2:

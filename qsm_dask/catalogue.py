@@ -123,7 +123,7 @@ def describe(name: str, stage: Stage) -> Description:
         tuple(_argument(one, told.get(one, ""), optional=one in stage.optional) for one in stage.inputs),
         tuple(_argument(one) for one in stage.outputs),
         tuple(_parameter(one, default, stage.types[one], told) for one, default in stage.parameters.items()),
-        stage.memory(HEAD, stage.parameters),
+        stage.memory(HEAD, {**stage.parameters, **dict.fromkeys(stage.atlases, HEAD.voxels)}),
         stage.cite,
         stage.version,
     )

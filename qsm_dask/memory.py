@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from qsm_dask.anatomy import extraction
 from qsm_dask.kernels.background import pdf
 from qsm_dask.kernels.fourier import MARGIN_MM, padded_shape
 from qsm_dask.scan import Geometry
@@ -138,8 +139,8 @@ boundary_value = volumes(9.2)
 smallest_field = volumes(8.2)
 """`background.harperella` holds six volumes of the solver, three sevenths of one for its coarser grids, and masks."""
 
-inner_sources = volumes(11.5, padded=2.6)
-"""`background.tfi` holds the volumes of two solvers, of the coarser grids and the field, a spectrum and the kernel."""
+inner_sources = volumes(17.5, padded=3.1)
+"""`background.tfi` holds two solvers and coarser grids, three weights of slopes, a spectrum, two kernels."""
 
 outer_dipoles = volumes(padded=6.9, margin_mm=pdf.MARGIN_MM)
 """`background.pdf` holds three volumes of the solver, the weights, a field, a spectrum and the kernel's half."""
@@ -153,3 +154,26 @@ def largest_sphere(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
 
 fitted_sphere = volumes(padded=6.5, margin_mm=0.0)
 """`background.ismv` and `resharp` hold three volumes of the solver, an image, a spectrum, its inverse and masks."""
+
+
+# --- anatomy ---------------------------------------------------------------------------
+
+
+def registration(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
+    """`anatomy.register` holds the template as read, stripped and as ITK has it, and sums over windows."""
+    steps = [max(1, int(parameters["resolution_mm"] / size + 1e-6)) for size in geometry.voxel_size]
+    compared = math.prod(math.ceil(n / step) for n, step in zip(geometry.shape, steps, strict=True))
+    return int(FLOAT * (88.0 * compared + 3.7 * parameters["template"] + 1.3 * geometry.voxels))
+
+
+def carried_labels(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
+    """`anatomy.labels` holds the atlas as it is read, then as labels, and the scan's labels sorted to count them."""
+    return int(FLOAT * max(3.0 * parameters["atlas"], parameters["atlas"] + 4.1 * geometry.voxels))
+
+
+def grown_surface(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
+    """`mask.bet` holds the image and positions of both grids, the isotropic one with its margin."""
+    step = parameters["resolution_mm"]
+    lengths = zip(geometry.shape, geometry.voxel_size, strict=True)
+    isotropic = math.prod(math.ceil((n * size + 2 * extraction.MARGIN_MM) / step) + 1 for n, size in lengths)
+    return int(FLOAT * (4.6 * isotropic + 6.0 * geometry.voxels))

@@ -6,6 +6,7 @@ helper in another file changed. A folder for each state of the sources cannot be
 
 import hashlib
 import os
+import shutil
 import stat
 import sys
 import tempfile
@@ -16,6 +17,7 @@ KERNELS = Path(__file__).parent / "kernels"
 VARIABLE = "NUMBA_CACHE_DIR"
 """Numba reads the folder of its cache from this variable of the environment."""
 _PREFIX = "qsm_dask-"
+_ROOM = 64 * 2**20
 _LOCAL = frozenset(
     {"apfs", "bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "hfs", "overlay", "tmpfs", "xfs", "zfs"}
 )
@@ -27,8 +29,8 @@ def configure() -> Path:
 
     A folder set by the user in `NUMBA_CACHE_DIR` is used as the parent. Otherwise the first
     of `$XDG_CACHE_HOME`, `~/.cache` and the folder for temporary files that lies on a local
-    disk and can be written by this user alone: compiled code is loaded from there, and
-    network homes are slow and shared between processors.
+    disk with room left and can be written by this user alone: compiled code is loaded from
+    there, and network homes are slow and shared between processors.
 
     Returns
     -------
@@ -67,7 +69,7 @@ def installation() -> list[str | int]:
 def _private_folder() -> Path:
     for parent in _parents():
         folder = parent / folder_name()
-        if _on_local_disk(parent) and _made_private(parent) and _made_private(folder):
+        if _on_local_disk(parent) and _made_private(parent) and _made_private(folder) and _has_room(folder):
             return folder
     return Path(tempfile.mkdtemp(prefix=_PREFIX))
 
@@ -90,6 +92,11 @@ def _made_private(folder: Path) -> bool:
         return False
     ours = stat.S_ISDIR(state.st_mode) and state.st_uid == os.getuid()
     return ours and not state.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and os.access(folder, os.W_OK | os.X_OK)
+
+
+def _has_room(folder: Path) -> bool:
+    """Whether compiled kernels fit: on a full disk every first call of one would fail."""
+    return shutil.disk_usage(folder).free >= _ROOM
 
 
 def _on_local_disk(folder: Path) -> bool:

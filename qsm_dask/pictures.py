@@ -20,8 +20,12 @@ from qsm_dask.standing import NodeState
 from qsm_dask.store import CohortStore, Commit
 from qsm_dask.store.documents import REPORT, picture
 
-DRAWING = 1
+DRAWING = 3
 """Raised when pictures change, so that they are drawn again."""
+
+
+_MAPS = NODES[:3]
+"""Nodes whose arrays are drawn; others are if they made a label image."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class Drawing:
     @classmethod
     def of(cls, scan: str, geometry: Mapping[str, Any], nodes: Mapping[str, NodeState]) -> "Drawing":
         """What to draw of a scan, given the geometry of its ingest and its nodes that are done."""
-        shown = {name: nodes[name] for name in NODES[:3] if name in nodes}
+        shown = {name: nodes[name] for name in NODES if name in nodes and (name in _MAPS or nodes[name].labels)}
         token = json.dumps([DRAWING, [node.digest for node in shown.values()]])
         return cls(scan, {name: node.key for name, node in shown.items()}, token, math.prod(geometry["shape"]))
 
@@ -93,6 +97,9 @@ def _layers(cohort: CohortStore, newest: Mapping[str, Commit], mask: NDArray[Any
         values = _volume(cohort, newest, name)
         if values is not None:
             yield Layer(*window, values)
+    regions, chi = _volume(cohort, newest, "dseg"), _volume(cohort, newest, "chi")
+    if regions is not None and chi is not None:
+        yield Layer("Regions on\nsusceptibility", "", -0.1, 0.2, chi, regions=regions)
     if "magnitude" in newest:
         first = cohort.read_rows(newest["magnitude"], "magnitude", slice(0, 1))[0]
         inside = first[mask] if mask is not None and mask.any() else first
@@ -100,8 +107,8 @@ def _layers(cohort: CohortStore, newest: Mapping[str, Commit], mask: NDArray[Any
 
 
 def projected_memory(drawing: Drawing) -> int:
-    """Seven maps, a mask and what turns them into pixels [bytes]."""
-    return 32 * drawing.voxels + 100_000_000
+    """Eight maps, labels, a mask and what turns them into pixels [bytes]."""
+    return 40 * drawing.voxels + 100_000_000
 
 
 def beside_page(document: str) -> str:

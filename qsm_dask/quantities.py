@@ -8,21 +8,29 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-NODES = ("ingest", "field", "maps", "regions")
+NODES = ("ingest", "field", "maps", "registration", "regions")
 """The commits of one scan, in order."""
 
 SPACE = ("x", "y", "z")
 
 COORDINATES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "map": ("chi", "r2star", "r2prime", "chi_para", "chi_dia"),
-        "statistic": ("n", "volume_mm3", "mean", "sd", "median", "mad", "p05", "p25", "p75", "p95"),
+        "map": ("chi", "r2star", "r2prime", "chi_para", "chi_dia", "t2star", "swi", "field_gradient"),
+        "statistic": (
+            *("n", "volume_mm3", "mean", "sd", "median", "mad", "p05", "p25", "p75", "p95"),
+            *("coverage", "trimmed_mean", "clipped_mean", "mass", "core_n", "core_mean", "core_median"),
+            *("weighted_volume_mm3", "weighted_mean", "pv_mean"),
+        ),
         "moment": ("offset", "sd", "n"),
+        "property": (
+            *("sign", "n", "volume_mm3", "mass", "peak", "x_mm", "y_mm", "z_mm", "elongation"),
+            *("nearest_label", "distance_mm"),
+        ),
     }
 )
 """Labels of the dims whose length never varies; `kernels.roi` fills them in this order.
 
-New maps go to the end: what was stored before has fewer of them.
+New maps and statistics go to the end: what was stored before has fewer of them.
 """
 
 
@@ -70,7 +78,9 @@ QUANTITIES: Mapping[str, Quantity] = MappingProxyType(
         "b0_dir": Quantity(("axis",), "float64", "1", "unit vector of B0 in array axes", "ingest"),
         "voxel_size": Quantity(("axis",), "float64", "mm", "voxel spacing", "ingest"),
         "affine": Quantity(("row", "column"), "float64", "mm", "voxel index to scanner position", "ingest"),
-        "dseg": _volume("1", "label image: region number of each voxel, 0 outside", "ingest", dtype="int32"),
+        "dseg": _volume("1", "label image: region number of each voxel, 0 outside", "regions", dtype="int32"),
+        "probseg": Quantity(("label", *SPACE), "float32", "1", "probability of each region in each voxel", "ingest"),
+        "probseg_labels": Quantity(("label",), "int64", "1", "region number of each volume of probseg", "ingest"),
         "r2": _volume("1/s", "irreversible transverse relaxation rate, of spin echoes", "ingest"),
         "mask": _volume("1", "voxels trusted downstream", "field", dtype="bool"),
         "phase_quality": _volume("1", "reliability of the phase of a voxel, 0 to 1", "field", stored=False),
@@ -79,6 +89,7 @@ QUANTITIES: Mapping[str, Quantity] = MappingProxyType(
         "total_field": _volume("ppm", "relative field, background included", "field"),
         "field_noise": _volume("ppm", "standard deviation of the noise of the total field", "field"),
         "phase_residual": _volume("rad", "misfit of the phase, root mean square over echoes", "field", stored=False),
+        "field_gradient": _volume("ppm/mm", "length of the gradient of the total field", "field", stored=False),
         "local_field": _volume("ppm", "relative field of the sources inside the mask", "field"),
         "chi": _volume("ppm", "magnetic susceptibility", "maps"),
         "chi_reference": Quantity(
@@ -91,6 +102,15 @@ QUANTITIES: Mapping[str, Quantity] = MappingProxyType(
         "chi_dia": _volume("ppm", "susceptibility of diamagnetic sources, not positive", "maps"),
         "swi": _volume("a.u.", "susceptibility-weighted image", "maps"),
         "swi_mip": _volume("a.u.", "minimum intensity projection of the susceptibility-weighted image", "maps"),
+        "template_position": Quantity(
+            ("axis", *SPACE), "float32", "mm", "position of each voxel in the space of a template", "registration"
+        ),
+        "csf_reference": Quantity(
+            ("moment",), "float64", "ppm", "susceptibility of the fluid in chi, its SD, voxels (count)", "regions"
+        ),
+        "candidates": Quantity(
+            ("candidate", "property"), "float64", "ppm, mm", "calcification and microbleed candidates", "regions"
+        ),
         "region_labels": Quantity(
             ("region",), "int64", "1", "label of each row of region_values; 0 is the whole mask", "regions"
         ),
@@ -106,7 +126,7 @@ HEADER = ("te", "b0", "b0_dir", "voxel_size", "affine")
 RAW = ("phase", "magnitude", *HEADER)
 """What every usable acquisition delivers."""
 
-BESIDE = ("dseg", "r2")
+BESIDE = ("dseg", "probseg", "probseg_labels", "r2")
 """What no step makes and derivatives may deliver."""
 
 

@@ -7,12 +7,16 @@ their names, types and defaults are the YAML.
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any, get_type_hints
 
-from qsm_dask.applies import three_echoes, three_equispaced_echoes, two_echoes
+from qsm_dask.anatomy.extraction import bet
+from qsm_dask.anatomy.labels import labels
+from qsm_dask.anatomy.registration import register
+from qsm_dask.applies import three_dimensions, three_echoes, three_equispaced_echoes, two_echoes
+from qsm_dask.atlas import Part
 from qsm_dask.kernels import (
     coils,
     decay,
@@ -33,6 +37,7 @@ from qsm_dask.kernels.background.pdf import pdf
 from qsm_dask.kernels.background.smv import sharp, vsharp
 from qsm_dask.kernels.background.tfi import tfi
 from qsm_dask.kernels.bipolar import bipolar
+from qsm_dask.kernels.candidates import candidates
 from qsm_dask.kernels.inversion.direct import tikhonov, tkd, tsvd
 from qsm_dask.kernels.inversion.fansi import fansi
 from qsm_dask.kernels.inversion.hdqsm import hdqsm
@@ -46,14 +51,17 @@ from qsm_dask.kernels.inversion.tgv import tgv
 from qsm_dask.kernels.inversion.tv import tv
 from qsm_dask.kernels.inversion.two_pass import two_pass
 from qsm_dask.kernels.inversion.whqsm import whqsm
+from qsm_dask.kernels.segmented import segmentation
 from qsm_dask.kernels.unwrap.laplacian import laplacian
 from qsm_dask.kernels.unwrap.romeo import romeo
 from qsm_dask.memory import (
     boundary_value,
+    carried_labels,
     coil_combination,
     descent,
     division,
     fitted_sphere,
+    grown_surface,
     inner_sources,
     largest_sphere,
     magnitude_mask,
@@ -64,6 +72,7 @@ from qsm_dask.memory import (
     primal_dual,
     readout_removal,
     region_reference,
+    registration,
     smallest_field,
     spanning_tree,
     split_field,
@@ -98,12 +107,14 @@ class Stage:
     Attributes
     ----------
     kernel : pure function; its signature is the schema.
-    outputs : names of the quantities it returns, the one it exists for first. A
-        `Solved` may follow them and goes to the provenance.
+    outputs : names of the quantities it returns, the one it exists for first. A `Solved` or a `Told` may follow
+        them: the one goes to the provenance, the other to the facts too.
     memory : peak bytes beside its inputs.
     cite : DOI of the method, empty where there is none to cite.
     version : bumped whenever results change, so that stored results are recomputed.
     applies : why it cannot run on a geometry, if it cannot.
+    atlases : parameters that name an atlas, and which part of it is read. The kernel is handed that part; digests
+        depend on its content, not on the name; `memory` is given the number of its voxels.
     """
 
     kernel: Callable[..., Any]
@@ -112,6 +123,7 @@ class Stage:
     cite: str = ""
     version: int = 1
     applies: Applies = always
+    atlases: Mapping[str, Part] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         """What it makes of what."""
@@ -143,13 +155,29 @@ class Stage:
     def types(self) -> Mapping[str, Any]:
         """Parameter names with their types."""
         hints = get_type_hints(self.kernel)
-        return {name: hints[name] for name in self.parameters}
+        return {name: str if name in self.atlases else hints[name] for name in self.parameters}
 
     @property
     def summary(self) -> str:
         """The first line of the kernel's docstring."""
         return (inspect.getdoc(self.kernel) or "").partition("\n")[0]
 
+
+ANATOMY: Mapping[str, Stage] = MappingProxyType(
+    {
+        "anatomy.register": Stage(
+            register,
+            ("template_position",),
+            registration,
+            "10.1016/j.media.2007.06.004",
+            applies=three_dimensions,
+            atlases={"template": "template"},
+        ),
+        "mask.bet": Stage(bet, ("mask",), grown_surface, "10.1002/hbm.10062", applies=three_dimensions),
+        "anatomy.labels": Stage(labels, ("dseg",), carried_labels, atlases={"atlas": "regions"}),
+    }
+)
+"""What adapts other people's tools: not pure functions of NumPy alone, as all others are."""
 
 STAGES: Mapping[str, Stage] = MappingProxyType(
     {
@@ -158,6 +186,7 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
             masking.phase_quality, ("mask", "phase_quality"), volumes(3.1), "10.1002/mrm.28563"
         ),
         "mask.field_quality": Stage(masking.field_quality, ("mask",), volumes(2.2), "10.1002/mrm.29048"),
+        "mask.segmentation": Stage(segmentation, ("mask",), volumes(2.4)),
         "mask.erode": Stage(masking.erode, ("mask",), mask_erosion),
         "coils.mcpc3ds": Stage(
             coils.mcpc3ds, ("phase", "magnitude"), coil_combination, "10.1002/mrm.26963", applies=two_echoes
@@ -190,7 +219,7 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
         "background.harperella": Stage(harperella, ("local_field", "mask"), smallest_field, "10.1002/nbm.3056"),
         "background.lbv": Stage(lbv, ("local_field", "mask"), boundary_value, "10.1002/nbm.3064", version=4),
         "background.pdf": Stage(pdf, ("local_field", "mask"), outer_dipoles, "10.1002/nbm.1670", version=2),
-        "background.tfi": Stage(tfi, ("local_field", "mask"), inner_sources, "10.1002/mrm.26331", version=2),
+        "background.tfi": Stage(tfi, ("local_field", "mask"), inner_sources, "10.1002/mrm.26331", version=3),
         "background.sharp": Stage(sharp, ("local_field", "mask"), largest_sphere, "10.1016/j.neuroimage.2010.10.070"),
         "background.resharp": Stage(resharp, ("local_field", "mask"), fitted_sphere, "10.1002/mrm.24765", version=2),
         "background.ismv": Stage(ismv, ("local_field", "mask"), fitted_sphere, "10.1002/mrm.24998", version=2),
@@ -214,8 +243,9 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
             reference.whole_brain, ("chi", "chi_reference"), whole_brain_reference, "10.1002/mrm.30006"
         ),
         "reference.region": Stage(reference.region, ("chi", "chi_reference"), region_reference, "10.1002/mrm.30006"),
+        "reference.csf": Stage(reference.csf, ("csf_reference",), volumes(3.5), "10.1002/mrm.26946"),
         "relaxometry.arlo": Stage(
-            relaxometry.arlo, ("r2star",), volumes(1.1), "10.1002/mrm.25137", applies=three_equispaced_echoes
+            relaxometry.arlo, ("r2star",), volumes(1.1), "10.1002/mrm.25137", applies=three_equispaced_echoes, version=2
         ),
         "relaxometry.loglinear": Stage(relaxometry.loglinear, ("r2star",), volumes(1.1), applies=two_echoes),
         "relaxometry.nonlinear": Stage(
@@ -229,7 +259,9 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
         "separation.r2star": Stage(separation.r2star, ("chi_para", "chi_dia"), two_sources, "10.1111/jon.13014"),
         "weighting.swi": Stage(weighting.swi, ("swi",), volumes(6.9, series=1), "10.1016/j.neuroimage.2021.118175"),
         "weighting.mip": Stage(weighting.mip, ("swi_mip",), volumes(1.1), "10.1016/j.neuroimage.2021.118175"),
-        "roi.statistics": Stage(roi.statistics, ("region_labels", "region_values"), volumes(3.2), version=2),
+        **ANATOMY,
+        "roi.statistics": Stage(roi.statistics, ("region_labels", "region_values"), volumes(6.0), version=3),
+        "roi.candidates": Stage(candidates, ("candidates",), volumes(3.0), "10.64898/2026.05.26.26354154"),
     }
 )
 """Every method, by its name in pipelines and on the command line."""

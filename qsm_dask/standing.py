@@ -7,7 +7,9 @@ of two pipelines: what another one made is pending until it is computed again.
 
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import pandas as pd
@@ -19,6 +21,9 @@ from qsm_dask.store.documents import PIPELINE, read_json
 
 STATES = ("failed", "pending", "skipped", "done")
 """Of a node and of a scan; a scan has the first of them that any of its nodes has."""
+
+
+_READERS, _BATCH = 16, 256
 
 
 class Planner(Protocol):
@@ -44,6 +49,8 @@ class NodeState:
     seconds, peak_bytes : what it cost.
     reason : why it is not done.
     warnings : what its result asks to be looked at.
+    labels : names of the labels of a label image that it made.
+    figures : what its stages told of their results, by stage.
     """
 
     node: str
@@ -54,6 +61,8 @@ class NodeState:
     peak_bytes: int = 0
     reason: str = ""
     warnings: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    figures: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -97,7 +106,10 @@ class Standing:
 
     @property
     def labels(self) -> Mapping[str, str]:
-        """Names of the labels of its label image."""
+        """Names of the labels of its label image: of the one that a step made, or of the one ingested."""
+        made = next((node.labels for node in reversed(self.nodes) if node.labels), None)
+        if made is not None:
+            return made
         found: Mapping[str, str] = {} if self.ingest is None else self.ingest.attributes.get("labels", {})
         return found
 
@@ -118,7 +130,7 @@ class Standing:
 
 
 def standings(cohort: CohortStore, read_pipeline: ReadPipeline) -> Iterator[Standing]:
-    """Where every scan stands, sorted by scan; one small GET a scan, more where the index knows too little.
+    """Where every scan stands under the cohort's own pipeline; see `standings_under`.
 
     Parameters
     ----------
@@ -126,28 +138,53 @@ def standings(cohort: CohortStore, read_pipeline: ReadPipeline) -> Iterator[Stan
     read_pipeline : turns the document `PIPELINE` into a pipeline.
     """
     source = read_json(cohort, PIPELINE)
-    pipeline = None if source is None else read_pipeline(source)
+    yield from standings_under(cohort, None if source is None else read_pipeline(source))
+
+
+def standings_under(cohort: CohortStore, pipeline: Planner | None) -> Iterator[Standing]:
+    """Where every scan stands, sorted by scan; one small GET a scan, more where the index knows too little.
+
+    Parameters
+    ----------
+    cohort : the store.
+    pipeline : under which commits count; None where there was none yet.
+    """
     index = cohort.index()
     names = [str(name) for name in index.columns]
     records = (dict(zip(names, values, strict=True)) for values in index.itertuples(index=False))
     rows = {(str(row["scan"]), str(row["node"])): row for row in records}
-    for scan in sorted({ScanKey.parse(scan) for scan, _ in rows}):
-        yield _standing(cohort, pipeline, scan, rows)
+    scans = sorted({ScanKey.parse(scan) for scan, _ in rows})
+    with ThreadPoolExecutor(_READERS, "standing") as readers:  # an object store answers many at once as soon as one
+        for start in range(0, len(scans), _BATCH):
+            batch = scans[start : start + _BATCH]
+            ingests = readers.map(partial(_ingest, cohort, rows), batch)
+            for scan, ingest in zip(batch, ingests, strict=True):
+                yield _standing(cohort, pipeline, scan, ingest, rows)
 
 
-def _standing(
-    cohort: CohortStore, pipeline: Planner | None, scan: ScanKey, rows: Mapping[tuple[str, str], Mapping[str, Any]]
-) -> Standing:
+def _ingest(
+    cohort: CohortStore, rows: Mapping[tuple[str, str], Mapping[str, Any]], scan: ScanKey
+) -> Commit | NodeState:
+    """The ingest commit of a scan, or why it has none that can be read."""
     row = rows.get((str(scan), "ingest"))
     if row is not None and row["state"] != "done":
-        return Standing(scan, (_from_row(row),))
+        return _from_row(row)
     try:
         ingest = cohort.commit(scan, "ingest", INGEST_KEY)
     except DamageError as error:
-        return Standing(scan, (NodeState("ingest", "failed", INGEST_KEY, reason=str(error)),))
-    if ingest is None:
-        gone = NodeState("ingest", "failed", reason="its ingest is gone: run `qsm-dask ingest` again")
-        return Standing(scan, (gone,))
+        return NodeState("ingest", "failed", INGEST_KEY, reason=str(error))
+    return ingest or NodeState("ingest", "failed", reason="its ingest is gone: run `qsm-dask ingest` again")
+
+
+def _standing(
+    cohort: CohortStore,
+    pipeline: Planner | None,
+    scan: ScanKey,
+    ingest: Commit | NodeState,
+    rows: Mapping[tuple[str, str], Mapping[str, Any]],
+) -> Standing:
+    if isinstance(ingest, NodeState):
+        return Standing(scan, (ingest,))
     first = _from_commit(ingest)
     if pipeline is None:
         return Standing(scan, (first, NodeState("field", "pending", reason="not processed yet")), ingest)
@@ -197,14 +234,21 @@ def _from_row(row: Mapping[str, Any]) -> NodeState:
         seconds=_number(row["seconds"]),
         peak_bytes=int(_number(row["peak_bytes"])),
         reason=str(row["reason"]),
-        warnings=tuple(json.loads(row["facts"]).get("warnings", ())),
+        **_told(row["node"], json.loads(row["facts"])),
     )
 
 
 def _from_commit(commit: Commit) -> NodeState:
-    # an ingest's own warnings are read from its commit by `Standing.warnings`
-    noted = () if commit.node == "ingest" else tuple(commit.attributes.get("facts", {}).get("warnings", ()))
-    return NodeState(commit.node, "done", commit.key, commit.digest, commit.seconds, commit.peak_bytes, warnings=noted)
+    told = _told(commit.node, commit.row()["facts"])
+    return NodeState(commit.node, "done", commit.key, commit.digest, commit.seconds, commit.peak_bytes, **told)
+
+
+def _told(node: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What a result says of itself; what an ingest says, `Standing` reads from its commit."""
+    if node == "ingest":
+        return {}
+    told = {name: facts.get(name, {}) for name in ("labels", "figures")}
+    return {**told, "warnings": tuple(facts.get("warnings", ()))}
 
 
 def _number(value: Any) -> float:

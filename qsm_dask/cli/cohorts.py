@@ -9,6 +9,7 @@ import typer
 from qsm_dask.cli import steps
 from qsm_dask.cli.console import OUT, list_reasons, progress, say, write_json
 from qsm_dask.cli.options import (
+    AtlasName,
     Bids,
     ClusterName,
     Cohort,
@@ -40,6 +41,7 @@ def run(
     cohort: NewCohort,
     *,
     pipeline: PipelineName = "consensus",
+    atlas: AtlasName = None,
     cluster: ClusterName = "local",
     derivatives: Derivatives,
     participant_label: Participants,
@@ -61,7 +63,14 @@ def run(
     quiet = quiet or as_json
     chosen = Selection(derivatives, participant_label, session_id, bids_filter_file, phase_sign, coil_smoothing)
     ingested, processed, compared, page = steps.run_all(
-        bids, cohort, chosen, pipeline, cluster, timeout_s=_seconds(timeout), pseudonymise=pseudonymise, quiet=quiet
+        bids,
+        cohort,
+        chosen,
+        steps.read_pipeline(pipeline, atlas),
+        cluster,
+        timeout_s=_seconds(timeout),
+        pseudonymise=pseudonymise,
+        quiet=quiet,
     )
     if as_json:
         write_json(_processed(processed) | {"ingested": _ingested(ingested), "report": page})
@@ -115,6 +124,7 @@ def process(
     cohort: Cohort,
     *,
     pipeline: PipelineName = "consensus",
+    atlas: AtlasName = None,
     cluster: Annotated[
         str | None,
         typer.Option(
@@ -138,10 +148,10 @@ def process(
     Example: `qsm-dask process study.qsm --pipeline fast`, or `qsm-dask process study.qsm --shard 3/100`
     """
     quiet = quiet or as_json
-    chosen = steps.read_pipeline(pipeline)
+    chosen = steps.read_pipeline(pipeline, atlas)
     store = steps.open_store(cohort)
-    steps.compile_kernels(chosen, quiet=quiet)
     where = cluster or ("serial" if shard else "local")
+    steps.compile_kernels(chosen, steps.threads_of(where), quiet=quiet)
     with steps.open_cluster(where, quiet=quiet, pseudonymise=pseudonymise) as engine:
         scans = Selection(participants=participant_label, sessions=session_id)
         summary = steps.process_scans(
@@ -154,18 +164,48 @@ def process(
     raise typer.Exit(1 if summary.failures else 0)
 
 
-def compare(cohort: Cohort, quiet: Quiet = False, as_json: Json = False) -> None:
+def compare(
+    cohort: Cohort,
+    *,
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            "--reference",
+            metavar="NAME",
+            show_default=False,
+            help="What susceptibility shall be relative to: `csf`, `whole_brain`, a region, or several joined by `+`; "
+            "what the pipeline chose unless given. Nothing is computed again.",
+        ),
+    ] = None,
+    statistic: Annotated[
+        list[str],
+        typer.Option(
+            "--statistic",
+            default_factory=list,
+            show_default=False,
+            metavar="NAME",
+            help="Statistics that become columns of the TSV, such as `pv_mean`; `all` for all. May be repeated. The "
+            "Parquet table has all of them.",
+        ),
+    ],
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
     """Write the cohort's region table, joined with participants.tsv.
 
     `tables/regions.parquet` for programs; `tables/regions.tsv` for people, with the JSON dictionary of its columns.
 
     Exit code 1 if a scan is done and its result cannot be read.
 
-    Example: `qsm-dask compare study.qsm`
+    Example: `qsm-dask compare study.qsm --reference csf`
     """
-    summary = steps.compare_scans(steps.open_store(cohort), quiet=quiet or as_json)
+    store = steps.open_store(cohort)
+    summary = steps.compare_scans(store, reference=reference, statistics=statistic, quiet=quiet or as_json)
     if as_json:
         write_json(vars(summary))
+    elif summary.without and not quiet:
+        scan, reason = next(iter(summary.without.items()))
+        say(f"          {summary.with_values} of {summary.scans} scans have values; {scan} has none: {reason}")
     raise typer.Exit(1 if summary.damaged else 0)
 
 

@@ -52,6 +52,15 @@ PipelineName = Annotated[
         "--pipeline", "-p", metavar="NAME|FILE", help="A shipped pipeline (`qsm-dask pipelines`) or your own YAML file."
     ),
 ]
+AtlasName = Annotated[
+    str | None,
+    typer.Option(
+        "--atlas",
+        metavar="NAME",
+        help="The atlas of the pipeline's anatomy steps, in place of what it names: a folder, `templateflow:NAME` (as "
+        "fetched before) or `package:NAME/FOLDER`.",
+    ),
+]
 ClusterName = Annotated[
     str,
     typer.Option(

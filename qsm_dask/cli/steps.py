@@ -45,30 +45,38 @@ def open_store(place: Place) -> "CohortStore":
         raise ConfigError(str(error)) from error
 
 
-def read_pipeline(name: str) -> "Pipeline":
-    """A shipped pipeline by its name, or a YAML file by its path."""
+def read_pipeline(name: str, atlas: str | None = None) -> "Pipeline":
+    """A shipped pipeline by its name, or a YAML file by its path; with another atlas where one is given."""
     from qsm_dask.pipeline import Pipeline
 
-    return Pipeline.from_yaml(name)
+    pipeline = Pipeline.from_yaml(name)
+    return pipeline if atlas is None else pipeline.with_atlas(atlas)
 
 
-def compile_kernels(pipeline: "Pipeline", *, quiet: bool) -> None:
+def threads_of(cluster: str) -> int:
+    """How many threads a scan is given on the cluster that a file describes."""
+    from qsm_dask.engine import parse, read_spec
+
+    return parse(read_spec(cluster)).threads_per_worker
+
+
+def compile_kernels(pipeline: "Pipeline", threads: int, *, quiet: bool) -> None:
     """Compile once what the pipeline calls, and say so: it is a machine's first run that takes the time."""
     from qsm_dask.workflow import compile_ahead
 
-    if not compile_ahead.is_due(pipeline):
+    if not compile_ahead.is_due(pipeline, threads):
         return
     if not quiet:
         say("compiling kernels, once on this machine (about a minute)")
     with progress("compile", quiet=quiet) as shown:
-        compile_ahead.run(pipeline, progress=shown)
+        compile_ahead.run(pipeline, threads, progress=shown)
 
 
 def run_all(
     bids: Place,
     cohort: Place,
     chosen: Selection,
-    pipeline: str,
+    steps: "Pipeline",
     cluster: str,
     *,
     timeout_s: float | None = None,
@@ -76,9 +84,8 @@ def run_all(
     quiet: bool,
 ) -> tuple["Ingested", "Processed", "Compared", str]:
     """Ingest, process, compare and report on one cluster; the summaries and where the page lies."""
-    steps = read_pipeline(pipeline)
     with making(cohort) as store:  # before anything that takes time: a place that cannot be reached is told at once
-        compile_kernels(steps, quiet=quiet)
+        compile_kernels(steps, threads_of(cluster), quiet=quiet)
         with open_cluster(cluster, quiet=quiet, pseudonymise=pseudonymise) as engine:
             ingested = ingest_scans(bids, store, engine, chosen, timeout_s=timeout_s, quiet=quiet)
             processed = process_scans(store, engine, steps, chosen, timeout_s=timeout_s, quiet=quiet)
@@ -165,7 +172,7 @@ def repair(store: "CohortStore", engine: "Engine", damages: "Sequence[Damage]", 
     withdrawn = workflow.run(store, [(one.scan, one.node, one.key) for one in damages if one.node])
     failures |= withdrawn.failures
     if withdrawn.pipeline is not None and withdrawn.scans:
-        compile_kernels(withdrawn.pipeline, quiet=quiet)
+        compile_kernels(withdrawn.pipeline, engine.threads, quiet=quiet)
         scans = withdrawn.scans
         summary = process_scans(store, engine, withdrawn.pipeline, Selection(), scans=scans, quiet=quiet)
         failures |= summary.failures
@@ -174,12 +181,14 @@ def repair(store: "CohortStore", engine: "Engine", damages: "Sequence[Damage]", 
     return failures
 
 
-def compare_scans(store: "CohortStore", *, quiet: bool) -> "Compared":
+def compare_scans(
+    store: "CohortStore", *, reference: str | None = None, statistics: Sequence[str] = (), quiet: bool
+) -> "Compared":
     """Write the cohort's region tables."""
     from qsm_dask.workflow import compare as workflow
 
     with progress("compare", quiet=quiet) as shown:
-        summary = workflow.run(store, progress=shown)
+        summary = workflow.run(store, reference=reference, statistics=statistics, progress=shown)
     for text in summary.warnings:
         warn(text)
     for scan, reason in summary.damaged.items():

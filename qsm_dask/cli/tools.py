@@ -42,6 +42,9 @@ def simulate(
     calcified: Annotated[
         bool, typer.Option("--calcification/--no-calcification", help="A strong source in the left ventricle.")
     ] = True,
+    atlas: Annotated[
+        bool, typer.Option("--atlas", help="Write a template of such heads and its regions to derivatives/atlas.")
+    ] = False,
     cluster: ClusterName = "local",
     quiet: Quiet = False,
 ) -> None:
@@ -63,6 +66,7 @@ def simulate(
             coils=coils,
             spin_echo=spin_echo,
             calcified=calcified,
+            atlas=atlas,
             engine=engine,
             progress=shown,
         )
@@ -146,7 +150,8 @@ def demo(
     quiet = quiet or as_json
     simulate(bids, subjects=subjects, seed=seed, quiet=quiet)
     chosen = Selection(derivatives=[f"{truth}:dseg"])
-    _, summary, _, page = steps.run_all(Place(str(bids.absolute())), cohort, chosen, "consensus", "local", quiet=quiet)
+    consensus = steps.read_pipeline("consensus")
+    _, summary, _, page = steps.run_all(Place(str(bids.absolute())), cohort, chosen, consensus, "local", quiet=quiet)
     with waiting("comparing with the truth", quiet=quiet):
         found = recovery.run(steps.open_store(cohort), truth)
     rows = _per_region(found)

@@ -25,9 +25,17 @@ from qsm_dask.engine.sizing import AUTO, plan, task_limit, whole
 from qsm_dask.engine.ssh import Ssh
 from qsm_dask.errors import ConfigError
 
+NODE = "node"
+"""Where a cluster file describes the machines that its workers run on, for `qsm-dask plan` alone."""
+
 
 class Cluster(Protocol):
     """What a cluster file describes."""
+
+    @property
+    def threads_per_worker(self) -> int:
+        """Threads that the kernels of one scan use."""
+        ...
 
     def open(self) -> AbstractContextManager[Engine]:
         """Start it, and shut it down at the end."""
@@ -55,13 +63,13 @@ def parse(spec: Mapping[str, Any]) -> Cluster:
 
     Parameters
     ----------
-    spec : `kind`, one of `KINDS`, and that kind's options; `name` is ignored.
+    spec : `kind`, one of `KINDS`, and that kind's options; `name` is ignored, and so is `node` (see `fleet.Node`).
 
     Raises
     ------
     ConfigError : an option is unknown, or its value cannot be meant.
     """
-    options = {name: value for name, value in spec.items() if name not in {"kind", "name"}}
+    options = {name: value for name, value in spec.items() if name not in {"kind", "name", NODE}}
     kind = str(spec.get("kind", ""))
     if kind not in KINDS:
         raise ConfigError(f"cluster: kind {kind!r} is unknown{_hint(kind, KINDS)}")

@@ -366,13 +366,13 @@ class _Map:
 
     def _obituary(self, job: _Job, worker: str) -> str:
         taken = self.engine.overfull.get(worker)
-        if worker in self.engine.left:
-            cause = f"it had to leave before {job.key} was done: allow jobs more time (`walltime` in the cluster file)"
-        elif taken is None:
-            cause = "probably out of memory, or a crash in native code"
-        else:
+        if taken is not None:  # it may say that it leaves when it is stopped for its memory, too
             alone = " alone, with about twice the room" if job.cramped > 1 and self.engine.larger else ""
             cause = f"stopped at {gibibytes(taken)} of memory, more than it may take{alone}"
+        elif worker in self.engine.left:
+            cause = f"it had to leave before {job.key} was done: allow jobs more time (`walltime` in the cluster file)"
+        else:
+            cause = "probably out of memory, or a crash in native code"
         return f"{job.key}: its worker died {job.deaths} times; the last: {cause}. {_ADVICE}"
 
     def _stop_overdue(self) -> Iterator[Outcome]:

@@ -1,5 +1,6 @@
 """How large workers are, and what a task may take of one."""
 
+import math
 from typing import Literal
 
 from qsm_dask.engine.base import gibibytes
@@ -28,7 +29,7 @@ def plan(machine: Machine, *, workers: str | int, threads: int, memory: str | in
     ConfigError : what is asked for does not fit the machine.
     """
     usable = machine.memory - max(machine.memory // 10, 512 * 2**20)
-    size = None if memory == AUTO else _bytes(memory)
+    size = None if memory == AUTO else size_of(memory)
     if workers == AUTO:
         fitting = usable // (size or LEAST_WORKER)
         count = max(1, min(machine.cpus // threads, fitting))
@@ -60,6 +61,11 @@ def task_limit(worker_memory: int) -> int:
     return limit
 
 
+def worker_for(task_bytes: int) -> int:
+    """The least memory of a worker in which a task may take so much [bytes]: the inverse of `task_limit`."""
+    return math.ceil(HEADROOM * (task_bytes + BASELINE)) + 1
+
+
 def job_memory(memory: str | int) -> tuple[int, int]:
     """Memory of one job of a batch system, and of the worker in it [bytes].
 
@@ -70,7 +76,7 @@ def job_memory(memory: str | int) -> tuple[int, int]:
     ------
     ConfigError : it is no size.
     """
-    size = _bytes(memory)
+    size = size_of(memory)
     return size, size - NANNY
 
 
@@ -111,7 +117,13 @@ def whole(name: str, value: object) -> int:
     return value
 
 
-def _bytes(value: str | int) -> int:
+def size_of(value: str | int) -> int:
+    """A size such as `4 GiB` [bytes].
+
+    Raises
+    ------
+    ConfigError : it is no size.
+    """
     from dask.utils import parse_bytes
 
     try:

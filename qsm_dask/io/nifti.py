@@ -123,8 +123,15 @@ def same_grid(one: Header, other: Header) -> str | None:
     return None
 
 
-def read_header(path: str | Path, label: str | None = None, *, coils: bool = False) -> Header:
+def read_header(path: str | Path, label: str | None = None, *, coils: bool = False, standard: bool = False) -> Header:
     """Read the header of a NIfTI file of three or four dimensions, or of five where coils may be kept apart.
+
+    Parameters
+    ----------
+    path : `.nii` or `.nii.gz`.
+    label : the name under which messages speak of it.
+    coils : whether receive coils may be kept apart.
+    standard : whether the image lies in a standard space, so that its sform counts whatever its code.
 
     Raises
     ------
@@ -147,7 +154,7 @@ def read_header(path: str | Path, label: str | None = None, *, coils: bool = Fal
         raise InputError(f"{name}: has the shape {shape}; three dimensions are wanted, or four with echoes last{more}")
     if dtype.kind not in "iuf":
         raise InputError(f"{name}: holds {dtype} values; store real ones (part-mag and part-phase)")
-    affine, doubt = _orientation(image)
+    affine, doubt = (image.affine, "") if standard else _orientation(image)
     return Header(
         label=name,
         path=path,
@@ -218,6 +225,29 @@ def read_volume(path: str | Path, label: str | None = None) -> NDArray[np.float3
     return out if header.volumes > 1 else out[0]
 
 
+def read_labels(header: Header) -> NDArray[np.int32]:
+    """Read a label image of one volume; labels up to 2^31 - 1 stay exact.
+
+    Raises
+    ------
+    InputError : see `read_into`; or it has several volumes, fractions, or labels that are negative or too large.
+    """
+    if header.volumes != 1:
+        raise InputError(f"{header.label}: has {header.volumes} volumes; a label image has one")
+    whole = header.dtype.kind in "iu" and header.slope == 1.0 and header.inter == 0.0
+    values = np.empty(header.shape, dtype=np.int64 if whole else np.float32)
+    read_into(header, [cast("NDArray[np.float32]", values)])
+    if not whole and not np.array_equal(values, np.rint(values)):
+        raise InputError(
+            f"{header.label}: a label image holds whole numbers, this one has fractions; was it interpolated?"
+        )
+    low, high = values.min(), values.max()
+    top = 2**31 if whole else 2**24
+    if low < 0 or high >= top:
+        raise InputError(f"{header.label}: labels must lie between 0 and {top - 1}, these reach {low:g} to {high:g}")
+    return values.astype(np.int32)
+
+
 def write_volume(
     path: str | Path, volume: NDArray[Any], affine: ArrayLike, *, scaling: tuple[float, float] | None = None
 ) -> None:
@@ -245,6 +275,33 @@ def write_volume(
         image.header.set_slope_inter(*scaling)
     ending = ".nii.gz" if path.name.endswith(".gz") else ".nii"
     partial = path.with_name(f".{path.name.removesuffix(ending)}.partial{ending}")
+    nib.save(image, partial)
+    partial.replace(path)
+
+
+def write_displacements(path: str | Path, positions: NDArray[np.float32], affine: ArrayLike) -> None:
+    """Write where each voxel lies in another space as a field of displacements that ITK, ANTs and nitransforms read.
+
+    Given to them as a transform, the field resamples images of the other space onto this grid.
+
+    Parameters
+    ----------
+    path : `.nii.gz`.
+    positions : (axis, x, y, z) position in the other space [mm].
+    affine : voxel index to scanner position [mm].
+    """
+    path, matrix = Path(path), np.asarray(affine, dtype=np.float64)
+    index = np.ix_(*(np.arange(n, dtype=np.float64) for n in positions.shape[1:]))
+    field = np.empty((*positions.shape[1:], 1, 3), dtype=np.float32)
+    for axis, sign in enumerate((-1.0, -1.0, 1.0)):  # ITK's x runs to the left and y to the back
+        here = matrix[axis, 3] + sum(matrix[axis, other] * index[other] for other in range(3))
+        field[..., 0, axis] = sign * (positions[axis] - here)
+    image = cast("Any", nib.Nifti1Image)(field, matrix)
+    image.set_qform(matrix, 1)
+    image.set_sform(matrix, 1)
+    image.header.set_intent("vector")
+    image.header.set_xyzt_units("mm", "sec")
+    partial = path.with_name(f".{path.name.removesuffix('.nii.gz')}.partial.nii.gz")
     nib.save(image, partial)
     partial.replace(path)
 

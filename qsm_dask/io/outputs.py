@@ -18,7 +18,7 @@ _ENTITIES = {
 
 _OURS = re.compile(
     r"^sub-.*_(Chimap|R2starmap|R2primemap|T2starmap|desc-swi_T2starw|desc-swimip_T2starw|desc-brain_mask|dseg|"
-    r"desc-local_fieldmap|desc-local_magnitude)"
+    r"desc-local_fieldmap|desc-local_magnitude|from-template_to-scan_mode-image_xfm)"
     r"\.(nii\.gz|json|tsv)$"
 )
 
@@ -114,7 +114,7 @@ def claim_folder(out: Path, description: Mapping[str, Any]) -> None:
     if out.exists() and any(out.iterdir()) and not (about.is_file() and b'"qsm_dask"' in about.read_bytes()):
         raise ConfigError(f"{out} is not empty and was not written by `qsm-dask export`: give another folder")
     write_bytes(about, json_bytes(description))
-    write_bytes(out / ".bidsignore", b"*_R2primemap.*\n")  # R2' has no suffix in BIDS 1.11
+    write_bytes(out / ".bidsignore", b"*_R2primemap.*\n*_xfm.*\n")  # BIDS 1.11 has no suffix for either
 
 
 def remove_leftovers(out: Path, written: Iterable[Path]) -> int:

@@ -21,6 +21,7 @@ from qsm_dask.phantom.scanner import (
     spin_echo_r2,
 )
 from qsm_dask.phantom.subject import Subject, draw_subject
+from qsm_dask.phantom.template import template
 from qsm_dask.phantom.tissue import chi_of_iron, iron
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "phase_to_integers",
     "resolved",
     "simulate",
+    "template",
     "voxel_size",
 ]
 

@@ -66,25 +66,29 @@ def _obstacle(step: Step, geometry: Geometry, have: Collection[str], ingested: C
 
 
 def _leaves(slots: Sequence[Sequence[Step]]) -> set[str]:
-    """What the steps make that exist for their own sake: no later step reads any of it."""
+    """What the steps make that exist for their own sake: no later step needs any of it, though one may take it in."""
     leaves: set[str] = set()
     read_later: set[str] = set()
     for slot in reversed(slots):
         outputs = {name for step in slot for name in step.outputs}
         if not outputs & read_later:
             leaves |= outputs
-        read_later.update(name for step in slot for name in step.inputs)
+        read_later.update(name for step in slot for name in step.required)
     return leaves
 
 
 def _needed(active: Sequence[Step], wanted: set[str], kept: set[str], left_out: list[str]) -> list[Step]:
-    """The steps that lead to what is wanted; a step runs for its first output, or for any that is kept."""
+    """The steps that lead to what is wanted; a step runs for its first output, or for any that is kept.
+
+    None runs only because another could take its result in: a scan whose local field was given needs no total field,
+    though region values would have its gradient.
+    """
     needed = set(wanted)
     steps: list[Step] = []
     for step in reversed(active):
         if step.outputs[0] in needed or kept & needed & set(step.outputs):
             needed -= set(step.outputs)
-            needed |= set(step.inputs)
+            needed |= set(step.required)
             steps.insert(0, step)
         else:
             left_out.append(f"{step.stage}: nothing that remains reads {step.outputs[0]}")

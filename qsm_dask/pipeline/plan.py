@@ -11,12 +11,20 @@ from typing import Any
 
 import numpy as np
 
+from qsm_dask import maskfigures
+from qsm_dask.atlas import Atlas, Part
 from qsm_dask.digests import digest_of
 from qsm_dask.errors import StageError
 from qsm_dask.kernels.solved import Solved
 from qsm_dask.pipeline.steps import Step
-from qsm_dask.quantities import quantity
+from qsm_dask.quantities import base_name, quantity
 from qsm_dask.scan import Geometry
+from qsm_dask.told import Told
+
+OpenAtlas = Callable[[str, Part, str], Atlas]
+"""Reads a part of an atlas by its name, and refuses it where its content has not the digest that is given too."""
+
+_HEADROOM = 1.1
 
 
 @dataclass(frozen=True)
@@ -47,7 +55,7 @@ class NodeResult:
     outputs : the arrays that its commit stores.
     seconds : time spent in its kernels.
     steps : the provenance of each step: stage, version, parameters, citation, seconds
-        and, of an iterative one, how the iteration ended.
+        and what it reported, such as how its iteration ended.
     """
 
     node: str
@@ -88,14 +96,18 @@ class Plan:
         peak = 0
         for node, step, released in self._schedule({node.name for node in self.nodes}):
             for name in step.inputs:
-                live.setdefault(name, _bytes(name, self.geometry))
-            peak = max(peak, sum(live.values()) + step.method.memory(self.geometry, step.parameters))
-            live.update({name: _bytes(name, self.geometry) for name in step.outputs})
+                live.setdefault(name, array_bytes(name, self.geometry))
+            peak = max(peak, sum(live.values()) + step.memory(self.geometry))
+            live.update({name: array_bytes(name, self.geometry) for name in step.outputs})
             if step is node.steps[-1]:  # while it is committed, one array at a time is held twice
                 peak = max(peak, sum(live.values()) + max(live[name] for name in node.stores))
             for name in released:
                 live.pop(name, None)
         return peak
+
+    def task_bytes(self) -> int:
+        """Memory that the task of a scan may take [bytes]: its arrays, and what allocators waste between them."""
+        return int(_HEADROOM * self.peak_bytes())
 
     def lineage(self, name: str) -> list[Step]:
         """The steps that a quantity came from, in order."""
@@ -110,7 +122,9 @@ class Plan:
         """The step that made a susceptibility map relative to what it is relative to now, if any did."""
         return next((step for step in reversed(self.lineage(name)) if step.stage.startswith("reference.")), None)
 
-    def run(self, load: Callable[[str, str], Any], nodes: Collection[str]) -> Iterator[NodeResult]:
+    def run(
+        self, load: Callable[[str, str], Any], nodes: Collection[str], open_atlas: OpenAtlas | None = None
+    ) -> Iterator[NodeResult]:
         """Run the named nodes in order; the caller commits each result as it comes.
 
         Parameters
@@ -119,6 +133,7 @@ class Plan:
             node has committed; None for an optional quantity that the scan lacks. A name
             may be written in several nodes: a step is given that of the last before it.
         nodes : names of the nodes to run.
+        open_atlas : reads the atlases that steps use.
 
         Raises
         ------
@@ -133,10 +148,12 @@ class Plan:
                 provider = self._provider(step, name)
                 if origin.get(name) != provider:  # not held, or held from before a node that was not run
                     live[name], origin[name] = load(provider, name), provider
-            outputs, solved = call(step, [live[name] for name in step.inputs])
+            outputs, said = call(step, [live[name] for name in step.inputs], open_atlas)
+            if said is None:
+                said = self._mask_figures(outputs, live)
             live.update(outputs)
             origin.update(dict.fromkeys(outputs, node.name))
-            records.append(record(step, time.perf_counter() - started, solved))
+            records.append(record(step, time.perf_counter() - started, said))
             if step is node.steps[-1]:
                 _check_stored(node, live)
                 seconds = sum(record["seconds"] for record in records)
@@ -145,6 +162,14 @@ class Plan:
             for name in released:
                 live.pop(name, None)
                 origin.pop(name, None)
+
+    def _mask_figures(self, outputs: Mapping[str, Any], before: Mapping[str, Any]) -> Told | None:
+        """Figures of the mask that a step made, against the one of the same name that it replaces."""
+        made = {name: array for name, array in outputs.items() if base_name(name) == "mask"}
+        if not made:
+            return None
+        ((name, mask),) = made.items()
+        return Told(maskfigures.figures(mask, self.geometry.voxel_size, before.get(name)))
 
     def _provider(self, reader: Step, name: str) -> str:
         """The node whose version of a quantity a step reads: that of the last step before it that writes it."""
@@ -169,22 +194,36 @@ class Plan:
             yield node, step, [name for name, final in last.items() if final == index]
 
 
-def _bytes(name: str, geometry: Geometry) -> int:
+def array_bytes(name: str, geometry: Geometry) -> int:
+    """Size of an array of voxels [bytes]; 0 of others, which are small."""
     known = quantity(name)
     if known.dims[-1:] != ("z",):
         return 0
-    volumes = geometry.echoes if "echo" in known.dims else 1
+    volumes = geometry.echoes if "echo" in known.dims else 3 if "axis" in known.dims else 1
     return volumes * geometry.voxels * np.dtype(known.dtype).itemsize
 
 
-def call(step: Step, values: Sequence[Any]) -> tuple[dict[str, Any], Solved | None]:
-    """Run the kernel; check that it returned what the table says."""
+def call(
+    step: Step, values: Sequence[Any], open_atlas: OpenAtlas | None = None
+) -> tuple[dict[str, Any], Solved | Told | None]:
+    """Run the kernel; check that it returned what the table says.
+
+    Raises
+    ------
+    StageError : the kernel refused, or returned something else, or there is nothing to read atlases with.
+    """
+    atlases = {}
+    for name, part in step.method.atlases.items():
+        if open_atlas is None:
+            raise StageError(f"{step.stage}: the {name} {step.parameters[name]} cannot be read here")
+        pin = step.pins.get(name)
+        atlases[name] = open_atlas(str(step.parameters[name]), part, pin.digest if pin else "")
     try:
-        result = step.method.kernel(*values, **step.parameters)
+        result = step.method.kernel(*values, **{**step.parameters, **atlases})
     except ValueError as error:
         raise StageError(f"{step.stage}: {error}") from error
     arrays = list(result) if isinstance(result, tuple) else [result]
-    solved = arrays.pop() if isinstance(arrays[-1], Solved) else None
+    said = arrays.pop() if isinstance(arrays[-1], Solved | Told) else None
     if len(arrays) != len(step.outputs):
         raise StageError(f"{step.stage} returned {len(arrays)} arrays, its table line names {len(step.outputs)}")
     for name, array in zip(step.outputs, arrays, strict=True):
@@ -194,21 +233,29 @@ def call(step: Step, values: Sequence[Any]) -> tuple[dict[str, Any], Solved | No
                 f"{step.stage} returned {name} as {array.dtype} with {array.ndim} dims; "
                 f"it must be {known.dtype} with dims {', '.join(known.dims)}"
             )
-    return dict(zip(step.outputs, arrays, strict=True)), solved
+    return dict(zip(step.outputs, arrays, strict=True)), said
 
 
-def record(step: Step, seconds: float, solved: Solved | None) -> dict[str, Any]:
-    """The provenance of a step: stage, version, parameters, citation, seconds and how its iteration ended."""
-    said = {
+def record(step: Step, seconds: float, said: Solved | Told | None) -> dict[str, Any]:
+    """The provenance of a step: stage, version, parameters, citation, seconds and what it reported."""
+    about: dict[str, Any] = {
         "stage": step.stage,
         "version": step.method.version,
         "parameters": dict(step.parameters),
         "cite": step.method.cite,
         "seconds": round(seconds, 6),
     }
-    if solved is not None:
-        said["solved"] = asdict(solved)
-    return said
+    if step.pins:
+        about["atlases"] = {name: pin.digest for name, pin in step.pins.items()}
+    if isinstance(said, Solved):
+        about["solved"] = asdict(said)
+    if isinstance(said, Told):
+        about |= {
+            "figures": dict(said.figures),
+            "labels": {str(label): name for label, name in said.labels.items()},
+            "warnings": list(said.warnings),
+        }
+    return about
 
 
 def _check_stored(node: PlanNode, live: Mapping[str, Any]) -> None:

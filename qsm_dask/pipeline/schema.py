@@ -1,12 +1,14 @@
 """A pipeline as a file says it: ordered steps, what must come out, what is kept."""
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from qsm_dask import resources
+from qsm_dask.atlas import Part, Pin
 from qsm_dask.errors import ConfigError
 from qsm_dask.pipeline.choice import make_plan
 from qsm_dask.pipeline.parameters import resolve
@@ -16,7 +18,10 @@ from qsm_dask.quantities import BESIDE, RAW, base_name, quantity
 from qsm_dask.scan import Geometry
 from qsm_dask.stages import STAGES, Stage
 
-_KEYS = ("name", "summary", "goal", "keep", "steps")
+Pins = Mapping[tuple[str, str], Pin]
+"""By the name of an atlas and the part of it."""
+
+_KEYS = ("name", "summary", "goal", "keep", "steps", "atlases")
 _FULL = Geometry((64, 64, 64), (1.0, 1.0, 1.0), (0.005, 0.010, 0.015, 0.020))
 """A scan that lacks nothing: a pipeline must be able to run whole on it."""
 
@@ -73,9 +78,10 @@ class Pipeline:
         entries = content.get("steps")
         if not isinstance(entries, list) or not entries:
             raise ConfigError(f"pipeline {name}: 'steps' must be a list of at least one stage")
+        pins = _read_pins(name, content.get("atlases", {}))
         pipeline = cls(
             name=name,
-            slots=tuple(_read_slot(name, entry, stages) for entry in entries),
+            slots=tuple(_read_slot(name, entry, stages, pins) for entry in entries),
             goal=_names(name, "goal", content.get("goal", ["chi"])),
             keep=_names(name, "keep", content.get("keep", [])),
             summary=str(content.get("summary", "")),
@@ -83,6 +89,35 @@ class Pipeline:
         )
         pipeline.validate()
         return pipeline
+
+    def with_atlas(self, name: str, stages: Mapping[str, Stage] = STAGES) -> "Pipeline":
+        """The same pipeline with another atlas in all its steps that name one.
+
+        Raises
+        ------
+        ConfigError : it has no such step.
+        """
+        entries = [_with_atlas(entry, name, stages) for entry in self.source["steps"]]
+        if not any(step.method.atlases for slot in self.slots for step in slot):
+            raise ConfigError(f"pipeline {self.name} has no step that takes an atlas: choose another, such as regions")
+        return self.from_mapping({**self.source, "steps": entries}, stages)
+
+    def settled(self, pin: Callable[[str, Part], Pin], stages: Mapping[str, Stage] = STAGES) -> "Pipeline":
+        """The same pipeline with every atlas that it names told by its content, which digests depend on.
+
+        Parameters
+        ----------
+        pin : tells what part of which atlas a name stands for now; it may raise a `ConfigError`.
+        stages : as for `from_mapping`.
+        """
+        atlases: dict[str, dict[str, Any]] = {}
+        for step in (step for slot in self.slots for step in slot):
+            for parameter, part in step.method.atlases.items():
+                name = str(step.parameters[parameter])
+                atlases.setdefault(name, {})[part] = asdict(pin(name, part))
+        if not atlases:
+            return self
+        return self.from_mapping({**self.source, "atlases": atlases}, stages)
 
     def validate(self, available: Collection[str] = RAW) -> None:
         """Check that the pipeline runs whole where nothing is lacking.
@@ -152,13 +187,36 @@ def _known(where: str, name: str) -> None:
         ) from None
 
 
-def _read_slot(pipeline: str, entry: Any, stages: Mapping[str, Stage]) -> tuple[Step, ...]:
+def _with_atlas(entry: Any, atlas: str, stages: Mapping[str, Stage]) -> Any:
+    """One step of a file, or one choice of steps, with another atlas."""
+    if isinstance(entry, str):
+        return entry
+    ((name, given),) = entry.items()
+    if name == "any":
+        return {"any": [_with_atlas(option, atlas, stages) for option in given]}
+    return {name: {**(given or {}), **dict.fromkeys(stages[name].atlases, atlas)}}
+
+
+def _read_pins(pipeline: str, given: Any) -> dict[tuple[str, str], Pin]:
+    try:
+        return {
+            (str(name), str(part)): Pin(str(pin["digest"]), int(pin["voxels"]))
+            for name, parts in given.items()
+            for part, pin in parts.items()
+        }
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"pipeline {pipeline}: 'atlases' is written by the program: leave it out") from error
+
+
+def _read_slot(pipeline: str, entry: Any, stages: Mapping[str, Stage], pins: Pins) -> tuple[Step, ...]:
     if isinstance(entry, dict) and set(entry) == {"any"} and isinstance(entry["any"], list) and entry["any"]:
-        return tuple(read_step(pipeline, option, stages) for option in entry["any"])
-    return (read_step(pipeline, entry, stages),)
+        return tuple(read_step(pipeline, option, stages, pins) for option in entry["any"])
+    return (read_step(pipeline, entry, stages, pins),)
 
 
-def read_step(pipeline: str, entry: Any, stages: Mapping[str, Stage] = STAGES) -> Step:
+def read_step(
+    pipeline: str, entry: Any, stages: Mapping[str, Stage] = STAGES, pins: Pins = MappingProxyType({})
+) -> Step:
     """One step of a file: `stage` or `{stage: {parameter: value, reads: {...}, writes: {...}}}`.
 
     Raises
@@ -177,7 +235,10 @@ def read_step(pipeline: str, entry: Any, stages: Mapping[str, Stage] = STAGES) -
     stage = stages[name]
     reads = _renames(f"{pipeline}: {name}: reads", given.pop("reads", {}), stage.inputs)
     writes = _renames(f"{pipeline}: {name}: writes", given.pop("writes", {}), stage.outputs)
-    return Step(name, stage, resolve(f"pipeline {pipeline}: {name}", stage, given), reads, writes)
+    parameters = resolve(f"pipeline {pipeline}: {name}", stage, given)
+    used = {one: (parameters[one], part) for one, part in stage.atlases.items()}
+    mine = {one: pins[key] for one, key in used.items() if key in pins}
+    return Step(name, stage, parameters, reads, writes, mine)
 
 
 def _renames(where: str, given: Any, allowed: Collection[str]) -> dict[str, str]:

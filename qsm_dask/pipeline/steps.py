@@ -1,11 +1,14 @@
 """One bound step: a stage, its parameters, and the names it reads and writes."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from qsm_dask.atlas import Pin
 from qsm_dask.digests import digest_of
+from qsm_dask.errors import ConfigError
+from qsm_dask.scan import Geometry
 from qsm_dask.stages import Stage
 
 
@@ -19,6 +22,7 @@ class Step:
     method : the table's entry.
     parameters : every parameter with its value.
     reads, writes : the stage's names of quantities to the pipeline's, where they differ.
+    pins : which atlas each parameter stands for that names one; empty before the run is prepared.
     """
 
     stage: str
@@ -26,6 +30,7 @@ class Step:
     parameters: Mapping[str, Any]
     reads: Mapping[str, str]
     writes: Mapping[str, str]
+    pins: Mapping[str, Pin] = field(default_factory=dict)
 
     @cached_property
     def inputs(self) -> tuple[str, ...]:
@@ -48,6 +53,22 @@ class Step:
         return self.outputs[0] in self.inputs
 
     def digest(self, sources: Mapping[str, str]) -> str:
-        """What the step's results depend on: method, version, parameters and inputs."""
+        """What the step's results depend on: method, version, parameters, inputs and the content of atlases.
+
+        Raises
+        ------
+        ConfigError : the step uses an atlas and it is not told which.
+        """
         inputs = {argument: sources.get(name) for argument, name in zip(self.method.inputs, self.inputs, strict=True)}
-        return digest_of([self.stage, self.method.version, dict(self.parameters), inputs])
+        parameters = {**self.parameters, **{name: self._pin(name).digest for name in self.method.atlases}}
+        return digest_of([self.stage, self.method.version, parameters, inputs])
+
+    def memory(self, geometry: Geometry) -> int:
+        """Peak bytes of the step beside its inputs, those of the atlases that it reads included."""
+        sizes = {name: self.pins[name].voxels if name in self.pins else 0 for name in self.method.atlases}
+        return self.method.memory(geometry, {**self.parameters, **sizes})
+
+    def _pin(self, name: str) -> Pin:
+        if name not in self.pins:
+            raise ConfigError(f"{self.stage}: which {name} {self.parameters[name]} is was not settled before the run")
+        return self.pins[name]

@@ -10,7 +10,7 @@ import pandas as pd
 from qsm_dask.quantities import QUANTITIES, base_name, quantity
 from qsm_dask.regions import Side
 from qsm_dask.report.charts import Chart, Value, strip_plot
-from qsm_dask.report.pages import Source, StepLine
+from qsm_dask.report.pages import Quality, Source, StepLine
 
 CHARTED = 20
 """Structures in a chart; more are in the tables."""
@@ -147,3 +147,28 @@ def _plain(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     return "–" if value is None else str(value)
+
+
+def quality(figures: Mapping[str, Mapping[str, Mapping[str, float]]]) -> tuple[Quality, ...]:
+    """Tables of what stages told of their results.
+
+    Parameters
+    ----------
+    figures : value by scan, stage and figure.
+    """
+    columns: dict[str, dict[str, None]] = {}
+    for stages in figures.values():
+        for stage, values in stages.items():
+            columns.setdefault(stage, {}).update(dict.fromkeys(values))
+    return tuple(
+        Quality(
+            stage,
+            tuple(names),
+            tuple(
+                (scan, tuple(float(stages[stage].get(name, math.nan)) for name in names))
+                for scan, stages in sorted(figures.items())
+                if stage in stages
+            ),
+        )
+        for stage, names in columns.items()
+    )

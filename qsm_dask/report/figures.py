@@ -44,6 +44,7 @@ class Layer:
     values : (x, y, z); voxels that are not finite are drawn as background.
     contour : whether the edge of the mask is drawn on it; the other layers are drawn
         inside the mask only.
+    regions : (x, y, z) labels whose outlines are drawn on it.
     """
 
     title: str
@@ -52,6 +53,7 @@ class Layer:
     high: float
     values: NDArray[Any]
     contour: bool = False
+    regions: NDArray[np.integer[Any]] | None = None
 
 
 def mosaic(layers: Sequence[Layer], mask: NDArray[np.bool_], affine: ArrayLike) -> bytes:
@@ -134,16 +136,27 @@ def _row(
             extent=(left, left + width, low, low + tall),
             origin="lower",
         )
-        if layer.contour and min(trusted.shape) > 1 and trusted.any() and not trusted.all():
-            step_x, step_y = width / trusted.shape[1], tall / trusted.shape[0]
-            columns = left + step_x * (np.arange(trusted.shape[1]) + 0.5)
-            rows = low + step_y * (np.arange(trusted.shape[0]) + 0.5)
-            axes.contour(columns, rows, trusted, levels=[0.5], colors=["#e69f00"], linewidths=1.0)
+        if layer.contour:
+            _outline(axes, trusted, (left, low), (width, tall))
+        if layer.regions is not None:
+            labels = cut(framing.crop(layer.regions), view.plane, view.index)
+            for label in np.unique(labels[labels != 0]):
+                _outline(axes, labels == label, (left, low), (width, tall))
         for edge, x in zip(EDGES[view.plane], (left + 2, left + width - 2), strict=True):
             axes.text(x, low + 2, edge, color="0.75", fontsize=7, ha="left" if x < left + width / 2 else "right")
         if number == 0:
             _legend(axes, layer, centre=bottom + height / 2)
         left += width + GAP_PX
+
+
+def _outline(axes: Axes, shape: NDArray[np.bool_], corner: tuple[float, float], size: tuple[float, float]) -> None:
+    """Draw the edge of a shape (row, column) that is drawn `size` wide and tall from a corner on."""
+    if min(shape.shape) < 2 or not shape.any() or shape.all():
+        return
+    (left, low), (width, tall) = corner, size
+    columns = left + width / shape.shape[1] * (np.arange(shape.shape[1]) + 0.5)
+    rows = low + tall / shape.shape[0] * (np.arange(shape.shape[0]) + 0.5)
+    axes.contour(columns, rows, shape, levels=[0.5], colors=["#e69f00"], linewidths=1.0)
 
 
 def _legend(axes: Axes, layer: Layer, *, centre: float) -> None:

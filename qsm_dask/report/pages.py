@@ -84,6 +84,21 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Quality:
+    """What a stage told of its results.
+
+    Attributes
+    ----------
+    stage, columns : its name, and those of its figures.
+    rows : scan, and a value a column; NaN where it has none.
+    """
+
+    stage: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[float, ...]], ...]
+
+
+@dataclass(frozen=True)
 class StepLine:
     """One step of the pipeline as it ran."""
 
@@ -111,6 +126,7 @@ class Page:
     files : other files of the cohort: path relative to the page, and what they hold.
     newest : when the newest result was made.
     reference : what susceptibility is relative to.
+    quality : what stages told of their results.
     hidden_regions : structures that the charts leave out.
     """
 
@@ -132,6 +148,7 @@ class Page:
     newest: str = ""
     reference: str = ""
     hidden_regions: int = 0
+    quality: tuple[Quality, ...] = ()
 
 
 def render(page: Page) -> bytes:

@@ -6,8 +6,10 @@ commits only, so a crash or a rival leaves garbage at worst, never a wrong resul
 """
 
 import json
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
@@ -154,7 +156,7 @@ class CohortStore:
         scan, node, key : what was computed, and the digest of all it was computed from.
         arrays : outputs by quantity (or branch of one), with its dtype and axes.
         attributes : what else belongs to the result; JSON, NumPy values are converted.
-        provenance : how it came about; JSON.
+        provenance : how it came about; JSON. The seconds that storing took are added as `store_seconds`.
         seconds, peak_bytes : what it cost.
 
         Returns
@@ -167,7 +169,7 @@ class CohortStore:
         StoreError : an array is not what its name promises, an attribute is no JSON, or
             writing failed; then nothing was committed.
         """
-        where = f"{scan} {node}"
+        started, where = time.perf_counter(), f"{scan} {node}"
         folder = f"{node_folder(scan, node, key)}/{(attempt := uuid4().hex)}"
         entries: attempts.Entries = {}
         try:
@@ -187,6 +189,7 @@ class CohortStore:
             with suppress(StoreError):
                 self._files.remove(folder)
             raise
+        commit = replace(commit, provenance={**provenance, "store_seconds": time.perf_counter() - started})
         self._publish(commit)
         return commit
 
@@ -366,11 +369,28 @@ class CohortStore:
         """The content of a document, or None if there is none."""
         return self._files.get(check_document_name(name))
 
-    def dataset(self) -> "xr.Dataset":
-        """The region values of all scans that are done, labelled and lazy; see `datasets.cohort_dataset`."""
+    def dataset(self, reference: str | None = None) -> "xr.Dataset":
+        """The region values of all scans that are done, labelled and lazy; see `datasets.cohort_dataset`.
+
+        Parameters
+        ----------
+        reference : what chi shall be relative to: `csf`, `whole_brain`, any region, or several joined by `+`; what the
+            pipeline chose if not given.
+
+        Raises
+        ------
+        StoreError : there is no such reference.
+        DamageError : the index is damaged, or (when computed) a commit is.
+        """
         from qsm_dask.store.datasets import cohort_dataset
 
-        return cohort_dataset(self)
+        return cohort_dataset(self, reference)
+
+    def references(self) -> "xr.DataArray":
+        """Offset, SD and size of all that chi may be referred to, scan by scan; see `datasets.cohort_references`."""
+        from qsm_dask.store.datasets import cohort_references
+
+        return cohort_references(self)
 
     def scan(self, key: ScanKey | str) -> "xr.Dataset":
         """The maps of one scan, labelled and lazy; see `datasets.scan_dataset`."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from qsm_dask.digests import checksum
 from qsm_dask.errors import DamageError, StoreError
 from qsm_dask.quantities import COORDINATES, NODES, SPACE, quantity
+from qsm_dask.references import CSF, WHOLE, moments_of, parts, shifted
 from qsm_dask.scan import ScanKey
 from qsm_dask.store.commit import Commit
 from qsm_dask.store.documents import PIPELINE
@@ -22,41 +23,67 @@ from qsm_dask.store.layout import INGEST_KEY
 if TYPE_CHECKING:
     from qsm_dask.store.cohort import CohortStore
 
-WHOLE = "whole_brain"
-"""Name of label 0, the whole mask."""
-
 _BATCH = 256
+_MAPS = COORDINATES["map"]
 
 
 class _Regions(NamedTuple):
-    """Where the region values of one scan lie, and what its labels are called."""
+    """Where the region values of one scan lie, what its labels are called, and which maps there are."""
 
     scan: ScanKey
     key: str
     digest: str
     names: tuple[tuple[int, str], ...]
+    maps: tuple[str, ...]
 
 
 class _RegionBlock:
     """A task: the region values of a batch of scans, (map, scan, region, statistic)."""
 
-    def __init__(self, store: "CohortStore", batch: Sequence[_Regions], columns: Mapping[str, int]) -> None:
+    def __init__(
+        self, store: "CohortStore", batch: Sequence[_Regions], columns: Mapping[str, int], reference: tuple[str, ...]
+    ) -> None:
         self._store = store
         self._batch = batch
         self._columns = columns
+        self._reference = reference
 
     def __call__(self) -> NDArray[np.float64]:
-        maps, statistics = len(COORDINATES["map"]), len(COORDINATES["statistic"])
-        values = np.full((maps, len(self._batch), len(self._columns), statistics), np.nan)
-        for row, (scan, key, _, names) in enumerate(self._batch):
-            commit = self._store.commit(scan, "regions", key)
-            if commit is None:
-                raise DamageError(f"{scan} regions: its commit is gone; `qsm-dask process` computes it again")
-            arrays = self._store.read(commit, ("region_labels", "region_values"))
-            columns = [self._columns[dict(names)[int(label)]] for label in arrays["region_labels"]]
-            found = arrays["region_values"]  # of the maps there were when they were stored
-            values[: found.shape[0], row, columns] = found
+        shape = (len(_MAPS), len(self._batch), len(self._columns), len(COORDINATES["statistic"]))
+        values = np.full(shape, np.nan)
+        for row, entry in enumerate(self._batch):
+            found, csf = self._found(entry)
+            if self._reference:
+                by_region = dict(zip(self._columns, found[0], strict=True))
+                found[0] = shifted(found[0], moments_of(self._reference, by_region, csf).offset)
+            values[:, row] = found
         return values
+
+    def _found(self, entry: _Regions) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+        """The values of a scan, (map, region, statistic), and the moments of its fluid."""
+        commit = self._store.commit(entry.scan, "regions", entry.key)
+        if commit is None:
+            raise DamageError(f"{entry.scan} regions: its commit is gone; `qsm-dask process` computes it again")
+        wanted = ("region_labels", "region_values", "csf_reference")
+        arrays = self._store.read(commit, [name for name in wanted if name in commit.arrays])
+        columns = [self._columns[dict(entry.names)[int(label)]] for label in arrays["region_labels"]]
+        values = np.full((len(_MAPS), len(self._columns), len(COORDINATES["statistic"])), np.nan)
+        kept = arrays["region_values"]  # of the maps and statistics there were when they were stored
+        values[: kept.shape[0], columns, : kept.shape[2]] = kept
+        return values, arrays.get("csf_reference")
+
+
+class _ReferenceBlock(_RegionBlock):
+    """A task: what chi may be referred to in a batch of scans, (scan, reference, moment): the fluid, then regions."""
+
+    def __call__(self) -> NDArray[np.float64]:
+        moments = np.full((len(self._batch), 1 + len(self._columns), len(COORDINATES["moment"])), np.nan)
+        for row, entry in enumerate(self._batch):
+            found, csf = self._found(entry)
+            by_region = dict(zip(self._columns, found[0], strict=True))
+            for column, name in enumerate((CSF, *self._columns)):
+                moments[row, column] = moments_of((name,), by_region, csf)
+        return moments
 
 
 class _RowsBlock:
@@ -72,44 +99,82 @@ class _RowsBlock:
         return self._store.read_rows(self._commit, self._name, self._rows)
 
 
-def cohort_dataset(store: "CohortStore") -> xr.Dataset:
+def cohort_dataset(store: "CohortStore", reference: str | None = None) -> xr.Dataset:
     """The region values of every scan whose `regions` node is done under the pipeline that was run last.
 
     Parameters
     ----------
     store : the cohort.
+    reference : what chi shall be relative to: `csf`, `whole_brain`, any region, or several joined by `+`; what the
+        pipeline chose if not given. A scan that lacks it has no chi. Nothing is computed again: stored values move.
 
     Returns
     -------
-    xarray.Dataset : one variable a map (`chi` [ppm], `r2star` [1/s], …) with dims (scan, region,
+    xarray.Dataset : one variable a map that any scan has (`chi` [ppm], `r2star` [1/s], …) with dims (scan, region,
         statistic), lazy, in blocks of 256 scans. Regions are the union over scans, by
         name; a region or map that a scan lacks is NaN. `subject` and `session` stand
         along `scan`. Opening reads the index only.
 
     Raises
     ------
+    StoreError : there is no such reference.
     DamageError : the index is damaged, or (when computed) a commit is.
     """
     found = list(_region_rows(store))
+    regions = _region_names(found)
+    try:
+        chosen = () if reference is None else parts(reference, regions)
+    except ValueError as error:
+        raise StoreError(f"{store.place}: {error}") from None
+    maps = {name for entry in found for name in entry.maps} or _MAPS
+    values = _lazy_blocks(store, found, regions, chosen)
+    variables = {
+        name: (("scan", "region", "statistic"), values[number], _described(name))
+        for number, name in enumerate(_MAPS)
+        if name in maps
+    }
+    if reference is not None and "chi" in variables:
+        variables["chi"][2]["reference"] = reference
+    named = {"region": _texts(regions), "statistic": _texts(COORDINATES["statistic"])}
+    return xr.Dataset(variables, {**_along_scans(found), **named}, {"cohort": store.place.url})
+
+
+def cohort_references(store: "CohortStore") -> xr.DataArray:
+    """What chi may be referred to in every scan of `cohort_dataset`: the fluid, the whole brain and each region.
+
+    Returns
+    -------
+    xarray.DataArray : (scan, reference, moment), lazy. `offset` is the susceptibility of the reference in the map as it
+        is stored [ppm], `sd` that of its voxels [ppm] and `n` their number; NaN where a scan has none.
+
+    Raises
+    ------
+    DamageError : the index is damaged, or (when computed) a commit is.
+    """
+    found = list(_region_rows(store))
+    regions = _region_names(found)
+    values = _lazy_blocks(store, found, regions, None)
+    named = {"reference": _texts((CSF, *regions)), "moment": _texts(COORDINATES["moment"])}
+    about = {"units": "ppm", "cohort": store.place.url}
+    return xr.DataArray(values, {**_along_scans(found), **named}, ("scan", "reference", "moment"), "references", about)
+
+
+def _region_names(found: Sequence[_Regions]) -> list[str]:
+    """The regions that any scan has, by their lowest label."""
     numbers: dict[str, int] = {WHOLE: 0}
     for names in {id(entry.names): entry.names for entry in found}.values():  # scans share few tables
         for label, name in names:
             numbers[name] = min(label, numbers.get(name, label))
-    regions = sorted(numbers, key=lambda name: (numbers[name], name))
-    values = _region_values(store, found, regions)
-    variables = {
-        name: (("scan", "region", "statistic"), values[number], _described(name))
-        for number, name in enumerate(COORDINATES["map"])
-    }
+    return sorted(numbers, key=lambda name: (numbers[name], name))
+
+
+def _along_scans(found: Sequence[_Regions]) -> dict[str, Any]:
     scans = [entry.scan for entry in found]
-    coordinates = {
+    return {
         "scan": _texts(str(scan) for scan in scans),
-        "region": _texts(regions),
-        "statistic": _texts(COORDINATES["statistic"]),
         "subject": ("scan", _texts(scan.subject for scan in scans)),
         "session": ("scan", _texts(scan.session or "" for scan in scans)),
     }
-    return xr.Dataset(variables, coordinates, {"cohort": store.place.url})
 
 
 def _texts(values: Iterable[str]) -> NDArray[np.str_]:
@@ -150,20 +215,21 @@ def _region_rows(store: "CohortStore") -> Iterator[_Regions]:
     known: dict[tuple[Any, ...], tuple[tuple[int, str], ...]] = {}
     done = [(ScanKey.parse(row["scan"]), row) for row in rows if row["node"] == "regions"]
     for scan, row in sorted(done, key=lambda pair: pair[0]):
-        labels, names = row["facts"].get("region_labels"), tables.get(str(scan))
+        labels, names = row["facts"].get("region_labels"), row["facts"].get("labels") or tables.get(str(scan))
         if labels is None or names is None:  # rows that somebody wrote without facts
             labels, names = _from_commits(store, scan, row["key"])
         shared = (*labels, *names.items())
         if shared not in known:
             known[shared] = region_names(labels, names)
-        yield _Regions(scan, row["key"], row["digest"], known[shared])
+        yield _Regions(scan, row["key"], row["digest"], known[shared], tuple(row["facts"].get("maps", _MAPS)))
 
 
 def _from_commits(store: "CohortStore", scan: ScanKey, key: str) -> tuple[list[int], dict[str, str]]:
     ingest = store.commit(scan, "ingest", INGEST_KEY)
     regions = store.commit(scan, "regions", key)
     labels = regions.arrays["region_labels"].get("values", []) if regions is not None else []
-    return labels, ingest.attributes.get("labels", {}) if ingest is not None else {}
+    named = [commit.attributes for commit in (regions, ingest) if commit is not None]
+    return labels, next((about["labels"] for about in named if about.get("labels")), {})
 
 
 def region_names(labels: Iterable[int], names: Mapping[str, str]) -> tuple[tuple[int, str], ...]:
@@ -182,22 +248,30 @@ def region_names(labels: Iterable[int], names: Mapping[str, str]) -> tuple[tuple
     return tuple((label, name) for name, label in taken.items())
 
 
-def _region_values(store: "CohortStore", found: Sequence[_Regions], regions: Sequence[str]) -> da.Array:
+def _lazy_blocks(
+    store: "CohortStore", found: Sequence[_Regions], regions: Sequence[str], reference: tuple[str, ...] | None
+) -> da.Array:
+    """The values of all scans under a reference (none: as stored); the moments of every reference where it is None."""
     columns = {name: column for column, name in enumerate(regions)}
     batches = [found[start : start + _BATCH] for start in range(0, len(found), _BATCH)]
-    chunks = (
-        (len(COORDINATES["map"]),),
-        tuple(len(batch) for batch in batches) or (0,),
-        (len(regions),),
-        (len(COORDINATES["statistic"]),),
-    )
+    scans = tuple(len(batch) for batch in batches) or (0,)
+    chunks: tuple[tuple[int, ...], ...]
+    tasks: list[_RegionBlock]
+    if reference is None:
+        kind, chunks = "references", (scans, (1 + len(regions),), (len(COORDINATES["moment"]),))
+        tasks = [*(_ReferenceBlock(store, batch, columns, ()) for batch in batches)]
+    else:
+        kind, chunks = "regions", ((len(_MAPS),), scans, (len(regions),), (len(COORDINATES["statistic"]),))
+        tasks = [_RegionBlock(store, batch, columns, reference) for batch in batches]
     if not batches:
         empty: da.Array = da.from_array(np.full([sum(n) for n in chunks], np.nan))
         return empty
     sources = [(str(entry.scan), entry.key, entry.digest) for entry in found]
-    name = f"regions-{_token(store, sources, regions)}"
-    tasks = {(name, 0, i, 0, 0): (_RegionBlock(store, batch, columns),) for i, batch in enumerate(batches)}
-    return da.Array(tasks, name, chunks, dtype=np.float64)
+    name = f"{kind}-{_token(store, sources, regions, reference)}"
+    places = [tuple(i if axis is scans else 0 for axis in chunks) for i in range(len(batches))]
+    return da.Array(
+        {(name, *place): (task,) for place, task in zip(places, tasks, strict=True)}, name, chunks, np.float64
+    )
 
 
 def _token(store: "CohortStore", *values: object) -> str:
@@ -238,7 +312,7 @@ def scan_dataset(store: "CohortStore", key: ScanKey | str) -> xr.Dataset:
         name: (tuple(entry["dims"]), _lazy(store, commit, name), _described(name))
         for commit in commits
         for name, entry in commit.arrays.items()
-        if set(entry["dims"]) <= {"echo", *SPACE}
+        if set(entry["dims"]) <= {"echo", "axis", *SPACE}
     }
     header = dict(next((commit.attributes.get("header", {}) for commit in commits), {}))
     te = header.pop("te", None)

@@ -24,6 +24,18 @@ WIDE = "tables/regions.tsv"
 WIDE_DICTIONARY = "tables/regions.json"
 """What the columns of `WIDE` are."""
 
+IRON = "tables/iron.tsv"
+"""A row a scan and region, by the calibration that `iron` ran with last."""
+
+IRON_DICTIONARY = "tables/iron.json"
+"""What the columns of `IRON` are, and the calibration."""
+
+CANDIDATES = "tables/candidates.tsv"
+"""A row a calcification or microbleed candidate, where the pipeline looks for them."""
+
+CANDIDATES_DICTIONARY = "tables/candidates.json"
+"""What the columns of `CANDIDATES` are."""
+
 SCANS = "tables/scans.tsv"
 """Every scan, with the reason where it has no values."""
 

@@ -66,6 +66,10 @@ class Index:
         self._driver = uuid4().hex
         self._segments = 0
         self._rows = 0
+        self._forget()
+
+    def _forget(self) -> None:
+        """Hold nothing of what was read."""
         self._read: dict[str, pa.Table] = {}
         self._merged: tuple[tuple[str, ...], pd.DataFrame] = ((), _newest(SCHEMA.empty_table()))
 
@@ -114,6 +118,8 @@ class Index:
         # Only what the new segment holds may go: another driver may have added more by now.
         for name in self._merged[0]:
             self._files.remove(f"{INDEX}/{name}")
+        self._forget()  # whoever appends seldom reads again, and a cohort's index is large
+        pa.default_memory_pool().release_unused()
 
     def _names(self) -> list[str]:
         return [name for name in self._files.names(INDEX) if name.endswith(".parquet")]

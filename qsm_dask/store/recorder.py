@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
+from qsm_dask.digests import digest_of
 from qsm_dask.store.cohort import CohortStore
 from qsm_dask.store.index import facts_text
 
@@ -67,5 +68,6 @@ class Recorder:
         self.flush()
 
 
-def _said(row: Mapping[str, Any]) -> tuple[str, ...]:
-    return *(str(row.get(name) or "") for name in _SAID[:-1]), facts_text(row)
+def _said(row: Mapping[str, Any]) -> str:
+    """A digest of what a row says: the rows of ten thousand scans would fill the driver's memory."""
+    return digest_of([*(str(row.get(name) or "") for name in _SAID[:-1]), facts_text(row)])

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 
 from qsm_dask.errors import ConfigError, InputError, StageError
-from qsm_dask.io import nifti
+from qsm_dask.io import atlas, nifti
 from qsm_dask.io.maps import convert_stated
 from qsm_dask.kernels.solved import Solved
 from qsm_dask.pipeline.plan import call
 from qsm_dask.pipeline.schema import read_step
 from qsm_dask.pipeline.steps import Step
 from qsm_dask.quantities import QUANTITIES, SPACE, quantity
+from qsm_dask.told import Told
 
 _LOG = logging.getLogger(__name__)
 
@@ -93,8 +94,8 @@ def run(
     missing = [name for name in step.required if name not in given]
     if missing:
         raise ConfigError(f"{stage} lacks {', '.join(_how_to_give(name) for name in missing)}")
-    outputs, solved = _called(step, given, {name: header.path for name, header in headers.items()})
-    return _write(stage, out, outputs, first.affine, None if solved is None else asdict(solved))
+    outputs, said = _called(step, given, {name: header.path for name, header in headers.items()})
+    return _write(stage, out, outputs, first.affine, said)
 
 
 def _step(stage: str, parameters: dict[str, Any]) -> Step:
@@ -115,10 +116,12 @@ def _check_name(name: str) -> None:
         raise ConfigError(f"--input {name}: it is no image; {hint}")
 
 
-def _called(step: Step, given: Mapping[str, Any], files: Mapping[str, Path]) -> tuple[dict[str, Any], Solved | None]:
+def _called(
+    step: Step, given: Mapping[str, Any], files: Mapping[str, Path]
+) -> tuple[dict[str, Any], Solved | Told | None]:
     """Run the stage; what it refuses is the fault of what it was given, so the message names the files."""
     try:
-        return call(step, [given.get(name) for name in step.inputs])
+        return call(step, [given.get(name) for name in step.inputs], atlas.read)
     except StageError as error:
         if not isinstance(error.__cause__, ValueError):
             raise
@@ -184,10 +187,10 @@ def _how_to_give(name: str) -> str:
     return options.get(name, f"{name} (--input {name}=FILE.nii.gz{'' if units == '1' else f', in {units}'})")
 
 
-def _write(stage: str, out: Path, outputs: Mapping[str, Any], affine: Any, solved: Any) -> list[Path]:
+def _write(stage: str, out: Path, outputs: Mapping[str, Any], affine: Any, said: Solved | Told | None) -> list[Path]:
     out.mkdir(parents=True, exist_ok=True)
     written = []
-    rest: dict[str, Any] = {} if solved is None else {"solved": solved}
+    rest: dict[str, Any] = {} if said is None else {"solved" if isinstance(said, Solved) else "told": asdict(said)}
     for name, array in outputs.items():
         if quantity(name).dims[-3:] == SPACE:
             written.append(out / f"{name}.nii.gz")

@@ -13,18 +13,28 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from qsm_dask.dictionary import MOMENTS, describe, describe_value, unit_of
-from qsm_dask.errors import StoreError
+from qsm_dask.dictionary import CANDIDATE_COLUMNS, CSF_MOMENTS, MOMENTS, describe, describe_value, unit_of
+from qsm_dask.errors import ConfigError, StoreError
 from qsm_dask.io.documents import json_bytes
 from qsm_dask.io.tables import parquet_bytes, tsv_bytes
 from qsm_dask.participants import Participants, read
 from qsm_dask.pipeline import Pipeline
 from qsm_dask.quantities import COORDINATES
+from qsm_dask.references import COUNTS, WHOLE, parts
 from qsm_dask.regions import column_name, split_side
 from qsm_dask.standing import Standing, standings
 from qsm_dask.store import CohortStore
-from qsm_dask.store.datasets import WHOLE, region_names
-from qsm_dask.store.documents import REGIONS, SCANS, SCANS_DICTIONARY, WARNINGS, WIDE, WIDE_DICTIONARY
+from qsm_dask.store.documents import (
+    CANDIDATES,
+    CANDIDATES_DICTIONARY,
+    REGIONS,
+    SCANS,
+    SCANS_DICTIONARY,
+    WARNINGS,
+    WIDE,
+    WIDE_DICTIONARY,
+)
+from qsm_dask.values import Values, read_values
 
 _TEXTS = ("scan", "participant_id", "session_id", "map", "region", "structure", "hemisphere")
 _LONG_COLUMNS = (*_TEXTS, "label", "statistic", "value", "unit", "reference")
@@ -32,6 +42,9 @@ _TYPES = {"label": pa.int64(), "value": pa.float64()}
 _KEYS = ("scan", "participant_id", "session_id")
 _SCAN_COLUMNS = (*_KEYS, "state", "regions", "participant", "digest", "reason")
 _BATCH = 64
+
+USUAL = ("n", "volume_mm3", "coverage", "mean", "sd", "median", "mad", "p05", "p25", "p75", "p95")
+"""Statistics that are columns of the wide table unless others are asked for; the long table has all."""
 
 
 @dataclass(frozen=True)
@@ -56,33 +69,23 @@ class Summary:
     tables: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class _Values:
-    """The region values of one scan."""
-
-    labels: tuple[int, ...]
-    names: tuple[str, ...]
-    maps: tuple[str, ...]
-    array: NDArray[np.float64]  # (map, region, statistic)
-    reference: str
-    moments: tuple[float | None, ...]
-
-
 @dataclass
 class _Wide:
     """The wide table as it grows: a few numbers a scan and one list of columns."""
 
+    statistics: tuple[str, ...] = USUAL
     columns: dict[tuple[str, str, str], int] = field(default_factory=dict)
     labels: dict[str, set[int]] = field(default_factory=dict)
     rows: list[tuple[tuple[Any, ...], NDArray[np.int32], NDArray[np.float64]]] = field(default_factory=list)
 
-    def add(self, lead: tuple[Any, ...], values: _Values) -> None:
+    def add(self, lead: tuple[Any, ...], values: Values) -> None:
         endings = _endings(values)
         for ending, label in zip(endings, values.labels, strict=True):
             self.labels.setdefault(ending, set()).add(label)
-        keys = [(m, ending, s) for m in values.maps for ending in endings for s in COORDINATES["statistic"]]
+        keys = [(m, ending, s) for m in values.maps for ending in endings for s in self.statistics]
         places = [self.columns.setdefault(key, len(self.columns)) for key in keys]
-        self.rows.append((lead, np.array(places, np.int32), values.array.ravel()))
+        chosen = values.array[..., [COORDINATES["statistic"].index(name) for name in self.statistics]]
+        self.rows.append((lead, np.array(places, np.int32), chosen.ravel()))
 
     def order(self) -> list[tuple[str, str, str]]:
         """Columns by map, region (the whole brain first) and statistic."""
@@ -95,7 +98,7 @@ class _Wide:
         """The rows of the table."""
         order = self.order()
         take = np.array([self.columns[key] for key in order], np.intp)
-        counts = np.array([key[2] == "n" for key in order], bool)
+        counts = np.array([key[2] in ("n", "core_n") for key in order], bool)
         full = np.empty(len(order))
         for lead, places, values in self.rows:
             full.fill(np.nan)
@@ -105,33 +108,68 @@ class _Wide:
             yield [*lead, *(int(cell) if n else cell for cell, n in zip(cells, whole, strict=True))]
 
 
-def run(cohort: CohortStore, progress: Callable[[int, int, str], None] | None = None) -> Summary:
+def run(
+    cohort: CohortStore,
+    *,
+    reference: str | None = None,
+    statistics: Sequence[str] = (),
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Summary:
     """Write the region tables of every scan that is done.
 
     Parameters
     ----------
     cohort : the store.
+    reference : what chi shall be relative to: `csf`, `whole_brain`, a region, or several joined by `+`; what the
+        pipeline chose if not given. A scan that lacks it has no chi.
+    statistics : those that are columns of the wide table; `USUAL` if none is given, all if `all` is.
     progress : called with (scans read, scans in all, the scan's name).
 
     Raises
     ------
+    ConfigError : there is no such reference or statistic.
     StoreError : a table cannot be written.
     """
-    fixed = (*_KEYS, "chi_reference", *MOMENTS)
+    fixed = (*_KEYS, "chi_reference", *MOMENTS, *CSF_MOMENTS)
     participants = Participants(read(cohort), fixed)
-    tables = _Tables(cohort, participants, progress)
+    tables = _Tables(cohort, participants, _checked(cohort, reference), _wanted(statistics), progress)
     cohort.write_document(REGIONS, parquet_bytes(tables.batches(), _schema()))
     wide = tables.wide
-    lead = (*_KEYS, *participants.columns, "chi_reference", *MOMENTS)
+    lead = (*_KEYS, *participants.columns, "chi_reference", *MOMENTS, *CSF_MOMENTS)
     names = [f"{m}_{statistic}_{ending}" for m, ending, statistic in wide.order()]
-    warnings = (*participants.warnings(), *_lacking(wide))
+    warnings = (*participants.warnings(), *_lacking(wide), *tables.unreferred())
     cohort.write_document(WIDE, tsv_bytes([*lead, *names], wide.lines()))
     cohort.write_document(WIDE_DICTIONARY, json_bytes(_wide_dictionary(participants, wide)))
     cohort.write_document(SCANS, tsv_bytes(_SCAN_COLUMNS, tables.scans))
     cohort.write_document(SCANS_DICTIONARY, json_bytes({column: describe(column) for column in _SCAN_COLUMNS}))
     cohort.write_document(WARNINGS, json_bytes(list(warnings)))
-    written = (REGIONS, WIDE, WIDE_DICTIONARY, SCANS, SCANS_DICTIONARY, WARNINGS)
+    written: tuple[str, ...] = (REGIONS, WIDE, WIDE_DICTIONARY, SCANS, SCANS_DICTIONARY, WARNINGS)
+    if tables.searched:
+        columns = {**{name: describe(name) for name in _KEYS}, **CANDIDATE_COLUMNS}
+        cohort.write_document(CANDIDATES, tsv_bytes(tuple(columns), tables.candidates))
+        cohort.write_document(CANDIDATES_DICTIONARY, json_bytes(columns))
+        written = (*written, CANDIDATES, CANDIDATES_DICTIONARY)
     return Summary(len(tables.scans), len(wide.rows), tables.without, tables.damaged, warnings, written)
+
+
+def _checked(cohort: CohortStore, reference: str | None) -> tuple[str, ...]:
+    """The regions that a reference is made of; none for that of the pipeline."""
+    if reference is None:
+        return ()
+    try:
+        return parts(reference, cohort.dataset()["region"].values.tolist())
+    except ValueError as error:
+        raise ConfigError(f"{cohort.place}: {error}") from None
+
+
+def _wanted(statistics: Sequence[str]) -> tuple[str, ...]:
+    known = COORDINATES["statistic"]
+    for name in statistics:
+        if name not in (*known, "all"):
+            raise ConfigError(f"no statistic {name!r}; there are {', '.join(known)}, and `all`")
+    if "all" in statistics:
+        return known
+    return tuple(dict.fromkeys(statistics)) or USUAL
 
 
 class _Tables:
@@ -141,12 +179,18 @@ class _Tables:
         self,
         cohort: CohortStore,
         participants: Participants,
+        reference: tuple[str, ...],
+        statistics: tuple[str, ...],
         progress: Callable[[int, int, str], None] | None,
     ) -> None:
         self._cohort = cohort
         self._participants = participants
+        self._reference = reference
         self._progress = progress
-        self.wide = _Wide()
+        self._unreferred: list[str] = []
+        self.wide = _Wide(statistics)
+        self.candidates: list[tuple[Any, ...]] = []
+        self.searched = 0
         self.scans: list[tuple[Any, ...]] = []
         self.without: dict[str, str] = {}
         self.damaged: dict[str, str] = {}
@@ -170,7 +214,7 @@ class _Tables:
         person = self._participants.values(scan.subject)
         state = standing.state
         try:
-            values, reason = _read(self._cohort, standing)
+            values, reason = read_values(self._cohort, standing, self._reference)
         except StoreError as error:
             values, reason, state = None, str(error), "failed"
             self.damaged[str(scan)] = reason
@@ -182,53 +226,36 @@ class _Tables:
         if values is None:
             self.without[str(scan)] = reason
             return
-        self.wide.add((*keys, *person, values.reference, *values.moments), values)
+        if values.candidates is not None:
+            self.searched += 1
+            self.candidates += [(*keys, *row) for row in _candidates(values)]
+        if self._reference and values.moments[0] is None:
+            self._unreferred.append(str(scan))
+        self.wide.add((*keys, *person, values.reference, *values.moments, *values.csf), values)
         for name, rows in _long(keys, values).items():
             columns[name].extend(rows)
 
-
-def _read(cohort: CohortStore, standing: Standing) -> tuple[_Values | None, str]:
-    """The region values of a scan, or why there are none."""
-    node = standing.node("regions")
-    if node is None:
-        return None, standing.reason or "the pipeline has no step that takes region values (roi.statistics)"
-    if node.state != "done":
-        return None, standing.reason or node.reason
-    commit = standing.commit(cohort, "regions")
-    if commit is None:
-        return None, "the commit of its region values is gone: run `qsm-dask process` again"
-    arrays = cohort.read(commit, ("region_labels", "region_values"))
-    found = arrays["region_values"]
-    present = [number for number in range(found.shape[0]) if np.isfinite(found[number]).any()]
-    named = region_names(arrays["region_labels"].tolist(), standing.labels)
-    reference, moments = _reference(cohort, standing)
-    return _Values(
-        labels=tuple(label for label, _ in named),
-        names=tuple(name for _, name in named),
-        maps=tuple(COORDINATES["map"][number] for number in present),
-        array=found[present],
-        reference=reference,
-        moments=moments,
-    ), ""
+    def unreferred(self) -> list[str]:
+        """Scans that lack the reference that was asked for."""
+        if not self._unreferred:
+            return []
+        name, count = "+".join(self._reference), len(self._unreferred)
+        return [f"{count} scans have no {name} to refer to, and so no chi, as {self._unreferred[0]}"]
 
 
-def _reference(cohort: CohortStore, standing: Standing) -> tuple[str, tuple[float | None, ...]]:
-    """What chi is relative to, and the moments of that reference."""
-    commit = standing.commit(cohort, "maps")
-    step = None if standing.plan is None else standing.plan.reference_of("chi")
-    if commit is None or step is None:
-        return "not referenced", (None,) * len(MOMENTS)
-    name = str(step.stage).removeprefix("reference.")
-    labels = step.parameters.get("labels")
-    if labels:
-        name = "+".join(standing.labels.get(str(label), f"label_{label}") for label in labels)
-    moments = step.outputs[1]
-    if moments not in commit.arrays:
-        return name, (None,) * len(MOMENTS)
-    return name, tuple(cohort.read(commit, (moments,))[moments].tolist())
+def _candidates(values: Values) -> Iterator[tuple[Any, ...]]:
+    """The rows of a scan's candidates, in the order of `CANDIDATE_COLUMNS`."""
+    names = dict(zip(values.labels, values.names, strict=True))
+    for row in () if values.candidates is None else values.candidates.tolist():
+        told = dict(zip(COORDINATES["property"], row, strict=True))
+        label = int(told["nearest_label"])
+        kind = "paramagnetic" if told["sign"] > 0 else "diamagnetic"
+        region = names.get(label, f"label_{label}") if label else None
+        numbers = (told[name] for name in ("volume_mm3", "mass", "peak", "x_mm", "y_mm", "z_mm", "elongation"))
+        yield (kind, int(told["n"]), *numbers, region, told["distance_mm"] if label else None)
 
 
-def _long(keys: tuple[str, str, str | None], values: _Values) -> dict[str, Sequence[Any]]:
+def _long(keys: tuple[str, str, str | None], values: Values) -> dict[str, Sequence[Any]]:
     maps, names, statistics = values.maps, values.names, COORDINATES["statistic"]
     sides = [split_side(name) for name in names]
     rows = values.array.size
@@ -237,7 +264,7 @@ def _long(keys: tuple[str, str, str | None], values: _Values) -> dict[str, Seque
     def by_region(items: Sequence[Any]) -> list[Any]:
         return [item for item in items for _ in range(per_region)] * len(maps)
 
-    relative = ["" if s in ("n", "volume_mm3") else values.reference for s in statistics]
+    relative = ["" if s in COUNTS else values.reference for s in statistics]
     return {
         **{name: [key] * rows for name, key in zip(_KEYS, keys, strict=True)},
         "map": [m for m in maps for _ in range(per_map)],
@@ -260,7 +287,7 @@ def _schema() -> pa.Schema:
     return pa.schema(fields)
 
 
-def _endings(values: _Values) -> list[str]:
+def _endings(values: Values) -> list[str]:
     """How the columns of each region end; a name that two regions would share carries the label."""
     endings = [column_name(name) for name in values.names]
     shared = {name for name, times in Counter(endings).items() if times > 1}
@@ -291,7 +318,7 @@ def _wide_dictionary(participants: Participants, wide: _Wide) -> dict[str, Any]:
     entries |= {
         name: {"Description": f"{name} of the participant, from participants.tsv"} for name in participants.columns
     }
-    entries |= {name: describe(name) for name in ("chi_reference", *MOMENTS)}
+    entries |= {name: describe(name) for name in ("chi_reference", *MOMENTS, *CSF_MOMENTS)}
     reference = len(_KEYS) + len(participants.columns)
     references = sorted({str(lead[reference]) for lead, _, _ in wide.rows})
     relative = references[0] if len(references) == 1 else "differs between scans: see the column chi_reference"

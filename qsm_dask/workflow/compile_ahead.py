@@ -16,6 +16,7 @@ from typing import Any
 
 import llvmlite.binding
 import numpy as np
+import scipy.fft
 from numpy.typing import NDArray
 
 from qsm_dask import combination, numba_cache, phantom
@@ -30,12 +31,12 @@ _LOG = logging.getLogger(__name__)
 _SHAPE = (32, 36, 26)
 
 
-def is_due(pipeline: Pipeline) -> bool:
-    """Whether this machine has yet to compile what the pipeline calls."""
-    return not _note(pipeline).exists()
+def is_due(pipeline: Pipeline, threads: int = 1) -> bool:
+    """Whether this machine has yet to compile what the pipeline calls on so many threads a scan."""
+    return not _note(pipeline, threads).exists()
 
 
-def run(pipeline: Pipeline, *, progress: Progress | None = None) -> None:
+def run(pipeline: Pipeline, threads: int = 1, *, progress: Progress | None = None) -> None:
     """Compile what a pipeline calls in a process of its own, unless this machine has done so.
 
     Should that process fail, a warning says so, and whoever calls a kernel first compiles it.
@@ -43,16 +44,17 @@ def run(pipeline: Pipeline, *, progress: Progress | None = None) -> None:
     Parameters
     ----------
     pipeline : whose steps are run, alternatives included.
+    threads : that a scan is given: loops on one and on several are compiled apart.
     progress : called with (steps compiled, steps in all, the step's name).
     """
-    if not is_due(pipeline):
+    if not is_due(pipeline, threads):
         return
     command = [sys.executable, "-m", __name__]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdin is not None  # noqa: S101 -- for the type checker
         assert process.stdout is not None  # noqa: S101
         assert process.stderr is not None  # noqa: S101
-        process.stdin.write(json.dumps(dict(pipeline.source)).encode())
+        process.stdin.write(json.dumps([dict(pipeline.source), threads]).encode())
         process.stdin.close()
         for line in process.stdout:
             if progress is not None:
@@ -61,7 +63,7 @@ def run(pipeline: Pipeline, *, progress: Progress | None = None) -> None:
     if process.returncode:
         _LOG.warning("kernels could not be compiled ahead, so each worker compiles them: %s", complaint[-300:])
         return
-    _note(pipeline).touch()
+    _note(pipeline, threads).touch()
 
 
 def compile_steps(pipeline: Pipeline, progress: Progress) -> None:
@@ -98,13 +100,13 @@ def _as_read(value: object) -> object:
     return value.item() if isinstance(value, np.ndarray) and value.ndim == 0 else value
 
 
-def _note(pipeline: Pipeline) -> Path:
+def _note(pipeline: Pipeline, threads: int = 1) -> Path:
     """The empty file that tells that a pipeline's kernels are compiled for this kind of processor.
 
     Numbers do not count: another threshold calls the same code.
     """
     steps = [[step.stage, _choices(step)] for step in _steps(pipeline)]
-    name = digest_of([llvmlite.binding.get_host_cpu_name(), numba_cache.installation(), steps])
+    name = digest_of([llvmlite.binding.get_host_cpu_name(), numba_cache.installation(), threads > 1, steps])
     return Path(os.environ[numba_cache.VARIABLE]) / f"{name}.compiled"
 
 
@@ -122,4 +124,6 @@ def _print(*fact: int | str) -> None:
 
 
 if __name__ == "__main__":
-    compile_steps(Pipeline.from_mapping(json.load(sys.stdin)), _print)
+    source, threads = json.load(sys.stdin)
+    with scipy.fft.set_workers(threads):
+        compile_steps(Pipeline.from_mapping(source), _print)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from qsm_dask import participants
 from qsm_dask.errors import DamageError
 from qsm_dask.io import documents, outputs
-from qsm_dask.io.nifti import write_volume
+from qsm_dask.io.nifti import write_displacements, write_volume
 from qsm_dask.kernels.reference import whole_brain
 from qsm_dask.pipeline import Pipeline, Plan, Step
 from qsm_dask.pipeline.plan import record
@@ -24,7 +24,7 @@ from qsm_dask.store import CohortStore, Commit
 from qsm_dask.store.documents import DATASET, PIPELINE, read_json
 from qsm_dask.units import ppm_to_hz
 
-_NODES = ("regions", "maps", "field")
+_NODES = ("regions", "registration", "maps", "field")
 _INGESTED = ("phase", "magnitude", "mask", "local_field", "chi", "r2", "dseg")
 _OTHERS = {
     "r2prime": ("R2primemap", "1/s"),
@@ -54,13 +54,14 @@ class Summary:
 
 @dataclass(frozen=True)
 class _Image:
-    """One file to write: datatype, what follows the scan's entities, voxels, sidecar and label table."""
+    """One file: datatype, what follows the scan's entities, voxels, sidecar, label table, whether it is a transform."""
 
     datatype: str
     suffix: str
     volume: NDArray[Any]
     sidecar: Mapping[str, Any]
     table: Sequence[tuple[int, str]] = ()
+    displaces: bool = False
 
 
 def run(cohort: CohortStore, out: str | Path, *, progress: Callable[[int, int, str], None] | None = None) -> Summary:
@@ -145,7 +146,8 @@ class _Scan:
             path = folder / outputs.file_path(self.key, image.datatype, image.suffix, apart=apart)
             path.parent.mkdir(parents=True, exist_ok=True)
             names = [path.with_name(f"{path.name}{ending}") for ending in (".nii.gz", ".json", ".tsv")]
-            write_volume(names[0], image.volume, self.header["affine"])
+            write = write_displacements if image.displaces else write_volume
+            write(names[0], image.volume, self.header["affine"])
             documents.write_json(names[1], image.sidecar)
             if image.table:
                 documents.write_tsv(names[2], ("index", "name"), image.table)
@@ -164,6 +166,10 @@ class _Scan:
                 yield _Image("anat", suffix, self[name], self._sidecar(name, Units=units, SkullStripped=True))
         if "local_field" in self and "magnitude" in self:
             yield from self._field()
+        if "template_position" in self:
+            about = self._sidecar("template_position", Units="mm")
+            suffix = "from-template_to-scan_mode-image_xfm"
+            yield _Image("anat", suffix, self["template_position"], about, displaces=True)
         if "dseg" in self:
             table = outputs.label_table(self.labels)
             yield _Image("anat", "dseg", self["dseg"], self._sidecar("dseg"), table)

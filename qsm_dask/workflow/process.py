@@ -17,19 +17,17 @@ from qsm_dask.digests import checksum
 from qsm_dask.engine.base import Engine, Outcome
 from qsm_dask.engine.resources import PeakMemory
 from qsm_dask.errors import ConfigError, DamageError, QsmError
+from qsm_dask.io import atlas
 from qsm_dask.io.documents import json_bytes
 from qsm_dask.pipeline import NodeResult, Pipeline, Plan
 from qsm_dask.provenance import software
+from qsm_dask.quantities import COORDINATES
 from qsm_dask.scan import Geometry, ScanKey
 from qsm_dask.shard import Shard
 from qsm_dask.store import INGEST_KEY, CohortStore, Commit, Recorder
 from qsm_dask.store.documents import PIPELINE
 
 Row = dict[str, Any]
-
-_HEADROOM = 1.1
-"""Allocators fragment: a worker needs a little more than the arrays themselves."""
-
 
 _LOG = logging.getLogger(__name__)
 
@@ -96,6 +94,7 @@ def run(
         raise ConfigError(
             f"pipeline {pipeline.name} holds methods that workers do not know: add them to `stages.STAGES`"
         )
+    pipeline = pipeline.settled(atlas.pin)
     summary = Summary()
     chosen = _chosen(cohort, participants, sessions, scans)
     plans, refused = _plans(chosen if shard is None else shard.of(chosen), pipeline, summary)
@@ -145,7 +144,7 @@ def process_scan(
     commits["ingest"] = ingest
     peak = PeakMemory()
     with _threads(threads):
-        results = plan.run(partial(_load, cohort, commits), missing)
+        results = plan.run(partial(_load, cohort, commits), missing, atlas.read)
         for node in missing:
             try:
                 with peak:
@@ -183,16 +182,31 @@ def _commit(
         for step in result.steps
         if "solved" in step and not step["solved"]["converged"]
     ]
+    warnings += [f"{step['stage']}: {warning}" for step in result.steps for warning in step.get("warnings", ())]
+    facts: dict[str, Any] = {"left_out": list(plan.left_out), "warnings": warnings}
+    figures = {step["stage"]: step["figures"] for step in result.steps if "figures" in step}
+    labels = {label: name for step in result.steps for label, name in step.get("labels", {}).items()}
     return cohort.write(
         key,
         result.node,
         node_key,
         result.outputs,
-        attributes={"facts": {"left_out": list(plan.left_out), "warnings": warnings}},
+        attributes={
+            "facts": {**facts, **({"figures": figures} if figures else {}), **_maps_of(result)},
+            **({"labels": labels} if labels else {}),
+        },
         provenance={"steps": [dict(step) for step in result.steps], "software": software(), "time": time.time()},
         seconds=result.seconds,
         peak_bytes=peak_bytes,
     )
+
+
+def _maps_of(result: NodeResult) -> dict[str, list[str]]:
+    """Which maps the region values are of, for those who open a cohort without reading any."""
+    values = result.outputs.get("region_values")
+    if values is None:
+        return {}
+    return {"maps": [name for name, rows in zip(COORDINATES["map"], values, strict=True) if np.isfinite(rows).any()]}
 
 
 @contextmanager
@@ -248,7 +262,7 @@ def _unfinished(cohort: CohortStore, key: ScanKey, plan: Plan) -> tuple[str, str
 
 def _projected(plans: Mapping[ScanKey, Plan], key: ScanKey) -> int:
     """Peak memory of the scan's pipeline [bytes], the process's own not included."""
-    return int(_HEADROOM * plans[key].peak_bytes())
+    return plans[key].task_bytes()
 
 
 def _chosen(
@@ -289,9 +303,10 @@ def _plans(
             summary.failures[str(key)] = str(record.reason)
         else:
             facts = json.loads(str(record.facts))
-            summary.without_labels += "dseg" not in facts["sources"]
             try:
                 plans[key] = pipeline.plan(Geometry.from_dict(facts["geometry"]), facts["sources"])
+                made = {name for node in plans[key].nodes for name in node.stores}
+                summary.without_labels += "dseg" not in made | set(facts["sources"])
             except ConfigError as error:
                 summary.failures[str(key)] = str(error)
                 refused.append(_failed(key, "field", str(error)))

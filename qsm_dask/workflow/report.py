@@ -57,6 +57,7 @@ class _Gathered:
     sources: dict[str, Counter[str]] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
     example: Standing | None = None
+    figures: dict[str, dict[str, Mapping[str, float]]] = field(default_factory=dict)
     participant_columns: tuple[str, ...] = ()
 
 
@@ -174,6 +175,9 @@ def _gather_ingested(found: _Gathered, standing: Standing, ingest: Commit) -> No
     for name, node in standing.made.items():
         if node in done:
             found.sources.setdefault(name, Counter())["computed"] += 1
+    told = {stage: values for node in done.values() for stage, values in node.figures.items()}
+    if told:
+        found.figures[scan] = told
     if "regions" in done:
         found.digests[scan] = done["regions"].digest
     if found.example is None and standing.state == "done":
@@ -216,6 +220,7 @@ def _page(cohort: CohortStore, found: _Gathered, pictures: Mapping[str, Picture]
         newest=_newest(cohort),
         reference=_reference(table),
         hidden_regions=hidden,
+        quality=assembly.quality(found.figures),
     )
 
 

@@ -22,6 +22,8 @@ PhaseFormat = Literal["rescaled", "unsigned", "radians"]
 Progress = Callable[[int, int, str], None]
 
 TRUTH = Path("derivatives") / "truth"
+ATLAS = Path("derivatives") / "atlas"
+TEMPLATE = "phantom"
 SPIN_ECHO = Path("derivatives") / "spinecho"
 _MAGNITUDE_TOP = 4095
 _BYTES_PER_VOXEL = 300
@@ -45,6 +47,7 @@ class _Cohort:
     spin_echo: bool
     ages: tuple[float, ...] = field(default=())
     calcified: bool = True
+    atlas: bool = False
 
     def age(self, number: int) -> float | None:
         """The age of a subject [years] if it was given."""
@@ -57,10 +60,11 @@ class _Cohort:
         ages = f", ages {' '.join(f'{age:g}' for age in self.ages)}" if self.ages else ""
         coils = f", {self.coils} receive coils kept apart" if self.coils else ""
         spin_echo = ", R2 by spin echoes" if self.spin_echo else ""
+        atlas = ", with a template and its regions" if self.atlas else ""
         without = "" if self.calcified else ", no calcification"
         return (
             f"simulated heads, seed {self.seed}, matrix {matrix}, {geometry}, {self.b0:g} T, TE {echoes} ms, "
-            f"SNR {self.snr:g}, {self.phase_format} phase{coils}{spin_echo}{ages}{without}"
+            f"SNR {self.snr:g}, {self.phase_format} phase{coils}{spin_echo}{ages}{without}{atlas}"
         )
 
 
@@ -79,6 +83,7 @@ def run(
     phase_format: PhaseFormat = "rescaled",
     coils: int = 0,
     spin_echo: bool = False,
+    atlas: bool = False,
     engine: Engine | None = None,
     progress: Progress | None = None,
 ) -> Path:
@@ -101,6 +106,7 @@ def run(
     coils : keep that many receive coils apart, a file each (`coil-01`); 0 writes combined images. Combined
         without loss they have the same SNR.
     spin_echo : also measure R2 by spin echoes; the maps go to `derivatives/spinecho`.
+    atlas : write a template of such heads, without deformation, and its regions to `derivatives/atlas/tpl-phantom`.
     engine : runs a task a subject; without one they are simulated one after another.
     progress : called with (finished, in all, subject).
 
@@ -121,7 +127,8 @@ def run(
     if coils < 0 or (coils and len(te) < 2):
         raise ConfigError(f"{coils} coils, {len(te)} echoes: coils need two echoes or more to be combined")
     cohort = _Cohort(
-        folder, seed, shape, b0, oblique, snr, tuple(te), phase_format, coils, spin_echo, tuple(ages or ()), calcified
+        *(folder, seed, shape, b0, oblique, snr, tuple(te), phase_format, coils, spin_echo),
+        *(tuple(ages or ()), calcified, atlas),
     )
     try:
         people = [phantom.draw_subject(number, seed, cohort.age(number)) for number in range(1, subjects + 1)]
@@ -129,6 +136,8 @@ def run(
     except ValueError as error:
         raise ConfigError(f"simulate: {error}") from error
     _describe(cohort, people)
+    if atlas:
+        _write_atlas(cohort)
     for finished, number in enumerate(_subjects(cohort, subjects, engine), 1):
         if progress is not None:
             progress(finished, subjects, _name(number))
@@ -233,6 +242,34 @@ def _write_r2(cohort: _Cohort, number: int, made: phantom.Phantom) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_volume(folder / f"{_name(number)}_R2map.nii.gz", made.arrays["r2"], made.arrays["affine"])
     documents.write_json(folder / f"{_name(number)}_R2map.json", {"Units": "1/s", "SkullStripped": True})
+
+
+def _write_atlas(cohort: _Cohort) -> None:
+    """Write the template and its regions, named as TemplateFlow names them."""
+    made = phantom.template(cohort.shape, cohort.te, cohort.b0)
+    folder, stem = cohort.out / ATLAS / f"tpl-{TEMPLATE}", f"tpl-{TEMPLATE}"
+    folder.mkdir(parents=True, exist_ok=True)
+    stripped = {"SkullStripped": True}
+    for suffix, volume, sidecar in (
+        ("T2starw", made["magnitude"], {"SkullStripped": False}),
+        ("Chimap", made["chi"], {"Units": "ppm", **stripped}),
+        ("desc-brain_mask", made["mask"], {"Type": "Brain"}),
+        ("atlas-nuclei_dseg", np.where(made["dseg"] <= max(phantom.DEEP_GREY), made["dseg"], 0).astype(np.uint8), {}),
+    ):
+        write_volume(folder / f"{stem}_{suffix}.nii.gz", volume, made["affine"])
+        documents.write_json(folder / f"{stem}_{suffix}.json", sidecar)
+    documents.write_tsv(folder / f"{stem}_atlas-nuclei_dseg.tsv", ("index", "name"), phantom.DEEP_GREY.items())
+    documents.write_json(
+        folder / "template_description.json",
+        {"Identifier": TEMPLATE, "Name": "Parametric head without deformation", "License": "CC0-1.0"},
+    )
+    documents.write_json(
+        cohort.out / ATLAS / "atlas-nuclei_description.json",
+        {"Name": "Deep grey nuclei of the parametric head", "License": "CC0-1.0", "SampleSize": 0},
+    )
+    about = documents.derivative_description("Template of simulated heads", software()["qsm-dask"], str(cohort), {})
+    documents.write_json(cohort.out / ATLAS / "dataset_description.json", about)
+    documents.write_bytes(cohort.out / ATLAS / "README", b"The mean of heads that differ in their furrows only.\n")
 
 
 def _write_raw(

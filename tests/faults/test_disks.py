@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from qsm_dask.engine import open_engine
 from qsm_dask.errors import ConfigError
 from qsm_dask.store import CohortStore
 from tests.faults.study import PIPELINE, Faults, Study, finish, start
-from tests.real_parts import need
+from tests.real_parts import need_rights
 
 MIB = 2**20
 
@@ -21,7 +22,7 @@ MIB = 2**20
 @contextmanager
 def small_disk(folder: Path, size: int, inodes: int = 0) -> Iterator[Path]:
     """A file system of so many bytes and files (0: any number), in memory."""
-    need("a small disk", "run the tests as root, who may mount one", found=os.geteuid() == 0 and can_mount(folder))
+    need_rights("mounting a small disk", granted=can_mount(folder.with_name("probe")))
     folder.mkdir(parents=True, exist_ok=True)
     mount("-t", "tmpfs", "-o", f"size={size},nr_inodes={inodes}", "tmpfs", str(folder))
     try:
@@ -30,8 +31,7 @@ def small_disk(folder: Path, size: int, inodes: int = 0) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-def can_mount(folder: Path) -> bool:
-    probe = folder.with_name("probe")
+def can_mount(probe: Path) -> bool:
     probe.mkdir(exist_ok=True)
     if subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(probe)], capture_output=True, check=False).returncode:
         return False
@@ -71,6 +71,7 @@ def test_the_store_is_full(study: Study, faults: Faults, tmp_path: Path) -> None
         study.assert_whole(cohort)
 
 
+@pytest.mark.slow
 def test_the_store_has_room_for_nothing(study: Study, faults: Faults, tmp_path: Path) -> None:
     """Not even the index can be written: the command ends with one line that says so."""
     with small_disk(tmp_path / "disk", size_of(study.ingested) + MIB // 16) as disk:
@@ -105,6 +106,17 @@ def test_the_scratch_folder_is_full(study: Study, cohort: CohortStore, faults: F
         out, _ = finish(start(faults, *command))
         assert json.loads(out)["nodes_computed"] == 9
         study.assert_whole(cohort)
+
+
+def test_the_disk_of_compiled_kernels_is_full(tmp_path: Path) -> None:
+    """They are kept elsewhere: where they cannot be written, every first call of one would fail."""
+    ask = "from qsm_dask import numba_cache; print(numba_cache.configure())"
+    (tmp_path / "tmp").mkdir()
+    with small_disk(tmp_path / "disk", MIB) as disk:
+        kept = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
+        environment = kept | {"XDG_CACHE_HOME": str(disk), "TMPDIR": str(tmp_path / "tmp")}
+        told = subprocess.run([sys.executable, "-c", ask], env=environment, capture_output=True, text=True, check=True)
+    assert Path(told.stdout.strip()).is_relative_to(tmp_path / "tmp")
 
 
 def test_the_scratch_folder_takes_no_folder(tmp_path: Path) -> None:

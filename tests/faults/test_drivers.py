@@ -39,10 +39,10 @@ def markers(cohort: CohortStore) -> dict[Path, bytes]:
     ("point", "committed"),
     [
         ("document: drafted", 0),
-        ("maps: attempt written", 4),
+        pytest.param("maps: attempt written", 4, marks=pytest.mark.slow),
         ("maps marker: drafted", 4),
         ("maps marker: replaced", 5),
-        ("index: draft torn", 9),
+        pytest.param("index: draft torn", 9, marks=pytest.mark.slow),
         ("index: replaced", 9),
     ],
 )
@@ -122,6 +122,16 @@ def test_ended_from_outside(study: Study, faults: Faults, tmp_path: Path, number
     assert list((tmp_path / "scratch").iterdir()) == []
     study.assert_whole(cohort)
     assert faults.steps() - study.once() == Counter([(VICTIM, "inversion.tkd")])
+
+
+def test_a_scan_that_never_ends(study: Study, cohort: CohortStore, faults: Faults) -> None:
+    faults.arm("step inversion.tkd", "hang", scan=VICTIM)
+    finish(start(faults, *command(cohort), "--timeout", "0.05"), 1)
+    [failed] = [row for row in cohort.index().itertuples() if row.state == "failed"]
+    assert (failed.scan, failed.node) == (VICTIM, "maps")
+    assert f"{VICTIM} ran longer than 3 s and was stopped" in failed.reason
+    assert resumed(cohort).computed == 2
+    study.assert_whole(cohort)
 
 
 def family_of(pid: int) -> list[int]:

@@ -14,7 +14,7 @@ import pytest
 from qsm_dask.store import CohortStore
 from tests.engine.processes import eventually, running
 from tests.faults.study import PIPELINE, ROOT, Faults, Study, finish, start
-from tests.real_parts import need
+from tests.real_parts import need_rights
 from tests.real_parts.hosts import Dask, Hosts, links_are_here, worker_of
 
 VICTIM = "sub-02"
@@ -80,7 +80,7 @@ def test_the_scheduler_is_lost(study: Study, cohort: CohortStore, faults: Faults
 @pytest.mark.slow
 def test_a_link_between_hosts_is_cut(study: Study, cohort: CohortStore, faults: Faults, dask: Dask) -> None:
     """The cut worker is given up and its scan runs elsewhere; if it commits the same node later, that harms nobody."""
-    need("a host with network namespaces", "run the tests as root, with iproute2 installed", found=links_are_here())
+    need_rights("making hosts with links to cut", granted=links_are_here())
     faults.arm("maps: attempt verified", "hold", scan=VICTIM)
     impatient = {
         "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "10s",

@@ -52,10 +52,14 @@ def every(number: int, method: str) -> Callable[[str, str], bool]:
 @pytest.mark.parametrize(
     ("act", "method"),
     [
-        (503, "PUT"), (503, "GET"), (500, "PUT"), (500, "GET"), (429, "PUT"), (429, "GET"),
-        ("refuse", "PUT"), ("forget", "PUT"), ("refuse", "GET"), ("tear", "GET"),
+        (503, "PUT"),
+        (429, "GET"),
+        ("forget", "PUT"),
+        ("tear", "GET"),
+        *(pytest.param(*more, marks=pytest.mark.slow) for more in ((503, "GET"), (500, "PUT"), (500, "GET"))),
+        *(pytest.param(*more, marks=pytest.mark.slow) for more in ((429, "PUT"), ("refuse", "PUT"), ("refuse", "GET"))),
     ],
-)  # fmt: skip
+)
 def test_a_provider_that_fails_now_and_then(
     study: Study, remote: CohortStore, proxy: FaultyProxy, act: int | str, method: str
 ) -> None:
@@ -72,7 +76,7 @@ def test_a_provider_that_fails_for_long(
     study: Study, remote: CohortStore, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A scan whose result cannot be written is a row with the reason; the next run goes on from there."""
-    monkeypatch.setattr("qsm_dask.store.objects.PATIENCE_S", 1.0)
+    monkeypatch.setattr("qsm_dask.objectstore.PATIENCE_S", 1.0)
     cohort = CohortStore.open(str(remote.place))
     proxy.rule = Rule(503, lambda method, path: method == "PUT" and "/sub-02/maps/" in path)
     summary = run(cohort)

@@ -97,7 +97,10 @@ def failure(cohort: CohortStore) -> tuple[str, str]:
 
 @pytest.mark.parametrize(
     ("act", "starts", "reason"),
-    [("kill", 3, "its worker died 3 times"), ("gorge", 2, "GiB of memory, more than it may take alone")],
+    [
+        ("kill", 3, "its worker died 3 times"),
+        pytest.param("gorge", 2, "GiB of memory, more than it may take alone", marks=pytest.mark.slow),
+    ],
 )
 def test_a_scan_that_always_ends_its_worker(
     study: Study, cohort: CohortStore, engine: Engine, faults: Faults, act: str, starts: int, reason: str

@@ -6,10 +6,13 @@ spaced: what a stage makes of it is an edge case already.
 
 import numpy as np
 
+from qsm_dask import stages
 from qsm_dask.quantities import SPACE, base_name, quantity
 from qsm_dask.scan import Geometry
-from qsm_dask.stages import STAGES
 from tests.kernels import analytic, fields
+
+STAGES = {name: stage for name, stage in stages.STAGES.items() if name not in stages.ANATOMY}
+"""Every kernel; the tools that anatomy adapts have tests of their own."""
 
 SHAPE, VOXEL_SIZE = (25, 28, 21), (3.0, 2.6, 3.9)
 TE = (0.004, 0.009, 0.013, 0.02)
@@ -17,7 +20,9 @@ EVEN_TE = (0.004, 0.009, 0.014, 0.019)
 COILS = 3
 PARAMETERS = {
     "reference.region": {"labels": (1, 2)},
+    "reference.csf": {"labels": (1, 2)},
     "mask.erode": {"depth_mm": 4.0},
+    "roi.candidates": {"above_ppm": 0.02, "below_ppm": -0.015, "most_mm3": 1e6, "rim_mm": 0.0},
     "mask.phase_quality": {"threshold": 0.2},
 }
 """What has no default, or one that does nothing to so small a head."""
@@ -66,13 +71,16 @@ def head(te=TE):
         "r2prime": 0.4 * rate,
         "t2star": 1 / rate,
         "swi": np.abs(signal[1]),
+        "probseg": np.stack([mask * rng.random(SHAPE), np.clip(0.5 + x / 40, 0, 1) * mask]),
     }
     return {name: array.astype(np.float32) for name, array in float32.items()} | {
         "te": times,
         "b0": 3.0,
         "b0_dir": analytic.OBLIQUE.copy(),
         "voxel_size": np.array(VOXEL_SIZE),
+        "affine": np.diag([*VOXEL_SIZE, 1.0]),
         "mask": mask,
+        "probseg_labels": np.array([2, 40]),
         "dseg": np.where(mask, 1 + (np.arange(SHAPE[0]) * 3 // SHAPE[0])[:, None, None], 0).astype(np.int32),
     }
 
@@ -122,6 +130,8 @@ def turned(given, axes):
         dims = quantity(name).dims
         if dims == ("axis",):
             return value[list(axes)]
+        if name == "affine":
+            return np.column_stack([value[:, list(axes)], value[:, 3]])
         if dims[-3:] == SPACE:
             lead = len(dims) - 3
             return np.ascontiguousarray(np.transpose(value, (*range(lead), *(lead + axis for axis in axes))))

@@ -22,6 +22,7 @@ SHAPE, VOXEL_SIZE = (27, 30, 20), (2.0, 2.0, 3.1)
 def summary(array):
     """Mean, standard deviation and one linear mixture of every voxel, which no rearrangement leaves alone."""
     values = np.asarray(array, np.float64).ravel()
+    values = values[np.isfinite(values)]
     mixture = np.cos(0.7 * np.arange(values.size))
     return [float(values.mean()), float(values.std()), float(mixture @ values / values.size)]
 
@@ -83,6 +84,12 @@ def region(stage):
     return of_fields(stage, chi.astype(np.float32), (chi > 0.01).astype(np.int32), mask, labels=(1,))
 
 
+def fluid(stage):
+    chi, _, mask = head(SHAPE, VOXEL_SIZE)
+    rate = np.where(np.abs(chi) < 0.02, 2.0, 20.0).astype(np.float32)
+    return of_fields(stage, chi.astype(np.float32), mask, VOXEL_SIZE, rate)
+
+
 def scanned(stage):
     """A noisy head in four echoes with a phase offset; each stage reads of it what its signature names."""
     image, brain = fields.head(SHAPE)
@@ -102,10 +109,15 @@ def scanned(stage):
         "b0": 3.0,
         "voxel_size": (6.0, 6.0, 9.0),
         "mask": image > 0.5,
+        "affine": np.diag([6.0, 6.0, 9.0, 1.0]),
         "dseg": dseg,
         "chi": phase[0],
         "r2star": 30 * magnitude[1],
         "swi": magnitude[0],
+        "t2star": magnitude[1] / 30,
+        "total_field": phase[2] / 9,
+        "probseg": np.minimum(magnitude[:2], 1),
+        "probseg_labels": np.array([12, 900]),
         "r2": 20 * magnitude[2],
         "r2prime": 10 * magnitude[1],
         "chi_para": np.abs(phase[0]),
@@ -113,7 +125,11 @@ def scanned(stage):
         "field_noise": 1 / np.maximum(magnitude[0], np.float32(0.1)),
         "phase_residual": np.abs(phase[1]) / 7,
     }
-    parameters = {"depth_mm": 7.0} if stage == "mask.erode" else {}
+    chosen = {
+        "mask.erode": {"depth_mm": 7.0},
+        "roi.candidates": {"above_ppm": 2.9, "below_ppm": -2.9, "most_mm3": 1e5, "least_voxels": 1},
+    }
+    parameters = chosen.get(stage, {})
     return of_fields(stage, *(given[name] for name in STAGES[stage].inputs), **parameters)
 
 
@@ -158,6 +174,7 @@ CASES = {
             "weighting.swi",
             "weighting.mip",
             "roi.statistics",
+            "roi.candidates",
         ),
         scanned,
     ),
@@ -184,6 +201,7 @@ CASES = {
     "inversion.two_pass": two_maps,
     "reference.whole_brain": whole_brain,
     "reference.region": region,
+    "reference.csf": fluid,
 }
 """Stage: a function of its name that returns its numbers."""
 

@@ -82,6 +82,7 @@ print(run(shape))
         ("inversion.two_pass", {}),
         ("reference.whole_brain", {}),
         ("reference.region", {"labels": [1]}),
+        ("reference.csf", {}),
     ],
     ids=[
         "harperella",
@@ -113,6 +114,7 @@ print(run(shape))
         "two_pass",
         "whole_brain",
         "region",
+        "csf",
     ],
 )
 def test_peak_memory_is_what_is_declared(name, parameters, shape):

@@ -7,8 +7,8 @@ import pytest
 from scipy.sparse.linalg import LinearOperator, cg
 
 from qsm_dask.kernels import fourier
+from qsm_dask.kernels.fluid import ventricles
 from qsm_dask.kernels.inversion.fansi import fansi
-from qsm_dask.kernels.inversion.fluid import ventricles
 from qsm_dask.kernels.inversion.hdqsm import hdqsm
 from qsm_dask.kernels.inversion.l1 import l1
 from qsm_dask.kernels.inversion.medi import medi

@@ -48,7 +48,8 @@ def arrays(n):
 
     return dict(phase=phase, coil_phase=coils(phase), coil_magnitude=coils(magnitude),
         magnitude=magnitude, unwrapped_phase=phase, te=te, b0=np.array(3.0), mask=mask,
-        voxel_size=np.ones(3), dseg=dseg, chi=phase[0], r2star=magnitude[0],
+        voxel_size=np.ones(3), affine=np.eye(4), dseg=dseg, chi=phase[0], r2star=magnitude[0],
+        total_field=phase[1], t2star=magnitude[2], probseg=magnitude[:2] / 2, probseg_labels=np.array([3, 200]),
         r2=magnitude[1], swi=magnitude[0], r2prime=magnitude[1], chi_para=magnitude[0], chi_dia=-magnitude[1],
         field_noise=magnitude[0], phase_residual=np.zeros((n, n, n), np.float32))
 
@@ -94,6 +95,7 @@ print(peak()["VmHWM"] - before)
         ("weighting.swi", {}),
         ("weighting.mip", {}),
         ("roi.statistics", {}),
+        ("roi.candidates", {"vein_labels": (7,)}),
     ],
 )
 def test_peak_memory_is_what_is_declared(name, parameters):

@@ -96,18 +96,6 @@ def test_a_mask_at_the_slab_edge_does_not_feel_the_other_side(monkeypatch):
     assert error(in_use) < 0.8 * error(0.0)
 
 
-@pytest.mark.parametrize("shape", [(8, 10, 12), (7, 9, 5)], ids=["even", "odd"])
-def test_curvature_is_the_adjoint_of_the_weighted_gradient(shape):
-    size = (1.0, 1.5, 3.0)
-    rng = np.random.default_rng(0)
-    x, weights = rng.standard_normal(shape), rng.random((3, *shape))
-    slopes = [weights[a] * (np.roll(x, -1, a) - x) / v for a, v in enumerate(size)]
-    expected = sum((np.roll(g, 1, a) - g) / v for a, (g, v) in enumerate(zip(slopes, size, strict=True)))
-    out = np.empty(shape, np.float32)
-    ilsqr_module.curvature(x.astype(np.float32), weights.astype(np.float32), ilsqr_module._per_mm2(size), out)
-    np.testing.assert_allclose(out, expected, atol=1e-4)
-
-
 def test_the_absolute_term_is_solved_voxel_by_voxel():
     rng = np.random.default_rng(1)
     wanted, phase = rng.uniform(-9, 9, 60), rng.uniform(-3, 3, 60)

@@ -71,8 +71,9 @@ def test_operator_is_symmetric_and_positive():
     assert np.vdot(of_one, one) > 0
 
 
-def test_float32_equals_a_plain_solver_in_float64():
-    """Dense normal equations of every operator in float64."""
+@pytest.mark.parametrize("edge_steps", [0, 1])
+def test_float32_equals_a_plain_solver_in_float64(edge_steps):
+    """Dense normal equations of every operator in float64; the magnitude has one strong edge, between x = 5 and 6."""
     shape, voxel_size, weight = (13, 12, 11), (3.0, 3.0, 4.0), 0.01
     _, field, _ = head(shape, voxel_size, OBLIQUE)
     mask = ellipsoid(shape, voxel_size, np.array(shape) * voxel_size * 0.48)
@@ -89,14 +90,37 @@ def test_float32_equals_a_plain_solver_in_float64():
     extension = harmonic_removal(mask, voxel_size)
     left = extension @ fields
     sources = np.linalg.solve(left.T @ left + weight * np.eye(len(inside)), left.T @ (extension @ field[mask]))
+    if edge_steps:
+        slope = slopes_inside(mask, voxel_size)
+        penalty = slope.T @ (1e-3 / np.sqrt((slope @ sources) ** 2 + 1e-6)[:, None] * slope)
+        sources = np.linalg.solve(
+            left.T @ left + penalty + 1e-5 * np.eye(len(inside)), left.T @ (extension @ field[mask])
+        )
     truth = np.zeros(shape)
     truth[kept] = (fields @ sources)[kept[mask]] + extension @ (field[mask] - fields @ sources)
+    magnitude = np.broadcast_to((np.arange(shape[0]) > 5)[:, None, None], (2, *shape)).astype(np.float32)
+    parameters = {"weight": weight, "edge_weight": 1e-3, "edge_steps": edge_steps, "tolerance": 1e-4}
     local, _, solved = tfi(
-        field.astype(np.float32), mask, voxel_size, OBLIQUE, weight=weight, tolerance=1e-4, detrend=False
+        field.astype(np.float32), mask, voxel_size, OBLIQUE, magnitude, max_iterations=200, detrend=False, **parameters
     )
     assert local.dtype == np.float32
     assert solved.converged
     assert relative_error(local, truth) < 5e-3
+
+
+def slopes_inside(mask, voxel_size):
+    """The matrix of differences between neighbours of the mask, without those across the edge of the magnitude."""
+    number = np.full([n + 1 for n in mask.shape], -1)
+    number[:-1, :-1, :-1][mask] = np.arange(mask.sum())
+    rows = []
+    for index in np.argwhere(mask):
+        for axis, size in enumerate(voxel_size):
+            ahead = tuple(index + np.eye(3, dtype=int)[axis])
+            if number[ahead] >= 0 and not (axis == 0 and index[0] == 5):
+                row = np.zeros(mask.sum())
+                row[number[ahead]], row[number[tuple(index)]] = 1 / size, -1 / size
+                rows.append(row)
+    return np.array(rows)
 
 
 def harmonic_removal(mask, voxel_size):
@@ -138,6 +162,10 @@ def test_values_outside_the_mask_are_never_read():
         ({"weight": 0.0}, "weight"),
         ({"tolerance": 0.0}, "tolerance"),
         ({"max_iterations": 0}, "max_iterations"),
+        ({"edge_weight": 0.0}, "edge_weight"),
+        ({"edge_fraction": 1.0}, "edge_fraction"),
+        ({"edge_steps": -1}, "edge_steps"),
+        ({"magnitude": np.ones((2, 12, 12, 11))}, "magnitude"),
     ],
 )
 def test_tfi_refuses(change, message):
@@ -146,6 +174,7 @@ def test_tfi_refuses(change, message):
         "mask": np.ones((12, 12, 12), bool),
         "voxel_size": (1, 1, 1),
         "b0_dir": (0, 0, 1),
+        "magnitude": None,
     }
     quantities = [change.get(name, value) for name, value in arguments.items()]
     parameters = {name: value for name, value in change.items() if name not in arguments}

@@ -57,7 +57,7 @@ def test_float32_equals_a_plain_fit_in_float64():
     inner = ndimage.binary_erosion(MASK, iterations=2)
     forms, steps, slopes, typical = hidden_forms(tuple(OBLIQUE)), [], [], []
     for axis, size in enumerate(SIZE):
-        stride = max(round(2.0 / size), 1)
+        stride = max(round(4.0 / size), 1)
         first = np.argwhere(inner)
         second = first + stride * np.eye(3, dtype=int)[axis]
         both = (second < SHAPE).all(axis=1)

@@ -196,3 +196,14 @@ def test_peak_memory_is_the_worst_step_with_what_lives_beside_it():
     # 2*4 + 4 + 4 + 1 + 4 = 21; phase (8) and total field live while the peel runs: 8 + 4 + 1 + 4.
     voxels = GEOMETRY.voxels
     assert pipeline().plan(GEOMETRY, SOURCES).peak_bytes() == voxels * (8 + 4 + 4 + 1 + 4)
+
+
+def test_what_a_step_could_take_in_makes_no_other_step_run():
+    """Region values would have the gradient of the total field, but a local field was given; R2* is made for itself."""
+    pipeline = Pipeline.from_yaml("consensus")
+    full = Geometry((8, 8, 8), (1.0, 1.0, 1.0), (0.004, 0.008, 0.012))
+    given = pipeline.plan(full, (*RAW, "local_field", "mask"))
+    stages = [step.stage for node in given.nodes for step in node.steps]
+    assert not [name for name in stages if name.startswith(("unwrap", "field", "offset"))]
+    assert {"inversion.rts", "relaxometry.arlo", "roi.statistics"} <= set(stages)
+    assert any(reason.startswith("field.weighted_mean: nothing that remains reads") for reason in given.left_out)

@@ -22,6 +22,12 @@ def need(part: str, how: str, *, found: bool) -> None:
     pytest.skip(f"{part} is missing: {how}")
 
 
+def need_rights(what: str, *, granted: bool) -> None:
+    """Skip a test of which this user, or this container, may not do a thing; nothing that can be installed helps."""
+    if not granted:
+        pytest.skip(f"{what} is not permitted here: run the tests as root, who may mount and make networks")
+
+
 def free_ports(count: int) -> list[int]:
     """Ports that are free, and whose gRPC port (10,000 above) is too."""
     found: list[int] = []

@@ -110,7 +110,7 @@ def worker_of(nanny: "subprocess.Popen[bytes]") -> psutil.Process | None:
 
 def links_are_here() -> bool:
     """Whether hosts with links of their own can be made."""
-    if os.geteuid() != 0 or shutil.which("ip") is None:
+    if shutil.which("ip") is None:
         return False
     probe = f"qsm-probe-{os.getpid()}"
     if subprocess.run(["ip", "netns", "add", probe], capture_output=True, check=False).returncode:

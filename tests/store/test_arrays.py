@@ -52,8 +52,8 @@ def test_arrays_come_back_bit_for_bit(store: CohortStore, scan: ScanKey, values:
 
 
 def test_region_values_keep_their_nans(write: Write, store: CohortStore) -> None:
-    values = np.full((len(COORDINATES["map"]), 3, 10), np.nan)
-    values[0, 1] = np.arange(10)
+    values = np.full((len(COORDINATES["map"]), 3, len(COORDINATES["statistic"])), np.nan)
+    values[0, 1] = np.arange(20)
     commit = write({"region_values": values, "region_labels": np.array([0, 4, 9])})
     np.testing.assert_array_equal(store.read(commit)["region_values"], values)
     assert commit.arrays["region_labels"]["values"] == [0, 4, 9]
@@ -126,7 +126,7 @@ def test_each_echo_is_a_chunk_with_a_checksum_even_when_empty(write: Write, stor
         ({"../chi": np.zeros(3)}, "cannot name an array"),
         ({"chi": np.zeros((2, 2, 2))}, "chi has dtype float64; it must be float32"),
         ({"chi": np.zeros((2, 2), np.float32)}, r"chi has shape \(2, 2\); its axes must be \(x, y, z\)"),
-        ({"region_values": np.zeros((2, 3, 4))}, r"its axes must be \(map=5, region, statistic=10\)"),
+        ({"region_values": np.zeros((2, 3, 4))}, r"its axes must be \(map=8, region, statistic=20\)"),
         ({"mask": np.zeros((2, 2, 2), np.uint8)}, "mask has dtype uint8; it must be bool"),
     ],
 )

@@ -25,7 +25,8 @@ def test_what_write_returns_is_what_commit_finds(write: Write, store: CohortStor
     commit = write(attributes=attributes, provenance=provenance)
     assert commit == store.commit(scan, "field", KEY)
     assert commit.attributes == {"te": [0.01, 0.02], "n": 3, "shape": [1, 2], "nested": {"1": None}}
-    assert commit.provenance == {"residual": None}
+    assert commit.provenance["store_seconds"] > 0.0
+    assert commit.provenance == {"residual": None, "store_seconds": commit.provenance["store_seconds"]}
     assert (commit.scan, commit.node, commit.key) == (scan, "field", KEY)
     assert (commit.seconds, commit.peak_bytes) == (1.5, 1000)
     assert commit.arrays["phase"]["dims"] == ["echo", "x", "y", "z"]

@@ -25,6 +25,7 @@ HEADER = {
     "voxel_size": [1.0, 1.0, 2.0],
     "affine": np.diag([1.0, 1, 2, 1]).tolist(),
 }
+STATISTICS = len(COORDINATES["statistic"])
 Regions = Callable[..., NDArray[np.float64]]
 
 
@@ -34,11 +35,15 @@ def regions(store: CohortStore, write: Write) -> Regions:
 
     def commit(name: str, labels: tuple[int, ...], names: dict[str, str], *, facts: bool = True) -> Any:
         scan = ScanKey.parse(name)
-        values = np.random.default_rng(len(name) + sum(labels)).normal(size=(len(COORDINATES["map"]), len(labels), 10))
+        values = np.random.default_rng(len(name) + sum(labels)).normal(
+            size=(len(COORDINATES["map"]), len(labels), STATISTICS)
+        )
         chi = {"chi": np.zeros((2, 2, 2), np.float32)}
         made = [
             write(chi, scan=scan, node="ingest", key=INGEST_KEY, attributes={"labels": names}),
-            write({"region_labels": np.array(labels), "region_values": values}, scan=scan, node="regions"),
+            write(
+                {"region_labels": np.array(labels), "region_values": values}, scan=scan, node="regions", attributes={}
+            ),
         ]
         rows = [commit.row() for commit in made]
         store.record(rows if facts else [{**row, "facts": {}} for row in rows])
@@ -47,22 +52,23 @@ def regions(store: CohortStore, write: Write) -> Regions:
     return commit
 
 
-def test_values_stored_when_there_were_fewer_maps_are_read(
+def test_values_stored_when_there_were_fewer_maps_and_statistics_are_read(
     store: CohortStore, regions: Regions, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = regions("sub-02", (0, 2), LABELS)
-    older = {**COORDINATES, "map": ("chi", "r2star")}
+    older = {**COORDINATES, "map": ("chi", "r2star"), "statistic": COORDINATES["statistic"][:10]}
     monkeypatch.setattr(attempts, "COORDINATES", older)
     scan, values = ScanKey.parse("sub-01"), np.arange(40.0).reshape(2, 2, 10)
     chi = {"chi": np.zeros((2, 2, 2), np.float32)}
     made = [
         write(chi, scan=scan, node="ingest", key=INGEST_KEY, attributes={"labels": LABELS}),
-        write({"region_labels": np.array([0, 2]), "region_values": values}, scan=scan, node="regions"),
+        write({"region_labels": np.array([0, 2]), "region_values": values}, scan=scan, node="regions", attributes={}),
     ]
     store.record([commit.row() for commit in made])
     monkeypatch.undo()
     found = store.dataset().compute()
-    np.testing.assert_array_equal(found["r2star"].sel(scan="sub-01"), values[1])
+    np.testing.assert_array_equal(found["r2star"].sel(scan="sub-01").isel(statistic=slice(10)), values[1])
+    assert np.isnan(found["r2star"].sel(scan="sub-01").isel(statistic=slice(10, None))).all()
     np.testing.assert_array_equal(found["chi_dia"].sel(scan="sub-02"), now[COORDINATES["map"].index("chi_dia")])
     assert np.isnan(found["chi_dia"].sel(scan="sub-01")).all()
 
@@ -71,7 +77,7 @@ def test_region_values_stand_under_their_labels(store: CohortStore, regions: Reg
     one = regions("sub-01_ses-1", (0, 1, 2), LABELS)
     two = regions("sub-02", (0, 2), LABELS)
     found = store.dataset()
-    assert dict(found.sizes) == {"scan": 2, "region": 3, "statistic": 10}
+    assert dict(found.sizes) == {"scan": 2, "region": 3, "statistic": STATISTICS}
     assert list(found["scan"].values) == ["sub-01_ses-1", "sub-02"]
     assert list(found["region"].values) == ["whole_brain", "caudate_left", "putamen_left"]
     assert tuple(found["statistic"].values) == COORDINATES["statistic"]
@@ -124,7 +130,7 @@ def test_opening_a_cohort_reads_no_arrays_and_no_commits(
     monkeypatch.setattr(store._files, "get", lambda key: asked.append(key) or get(key))
     found = store.dataset()
     assert [key for key in asked if not key.startswith("index/")] == ["pipeline.json"]
-    assert found["chi"].chunks == ((2, 2, 1), (2,), (10,))
+    assert found["chi"].chunks == ((2, 2, 1), (2,), (STATISTICS,))
     found["chi"].isel(scan=[3]).compute(scheduler="sync")
     assert {key.split("/")[1] for key in asked if key.startswith("scans/")} == {"sub-2", "sub-3"}
 
@@ -138,7 +144,7 @@ def test_a_dataset_can_be_computed_by_others(store: CohortStore, regions: Region
 
 def test_a_cohort_without_results_opens_empty(store: CohortStore) -> None:
     found = store.dataset().load()
-    assert dict(found.sizes) == {"scan": 0, "region": 1, "statistic": 10}
+    assert dict(found.sizes) == {"scan": 0, "region": 1, "statistic": STATISTICS}
 
 
 def test_scans_that_are_not_done_are_left_out(store: CohortStore, regions: Regions) -> None:
@@ -162,6 +168,86 @@ def test_damage_is_named_when_it_is_computed(store: CohortStore, regions: Region
         found.load()
 
 
+def row_of(**told: float) -> NDArray[np.float64]:
+    """The statistics of one region, those not told zero."""
+    return np.array([told.get(name, 0.0) for name in COORDINATES["statistic"]])
+
+
+@pytest.fixture
+def referred(store: CohortStore, write: Write) -> CohortStore:
+    """A scan of two regions and fluid, and one that has neither fluid nor the second region."""
+    one = np.full((len(COORDINATES["map"]), 3, STATISTICS), np.nan)
+    one[0, 0] = row_of(n=100, volume_mm3=200, mean=0.001, sd=0.05, median=0.002, mass=0.2)
+    one[0, 1] = row_of(n=3, volume_mm3=6, mean=0.06, sd=0.01, median=0.05, mad=0.008, mass=0.36, p05=0.04, coverage=1)
+    one[0, 2] = row_of(n=1, volume_mm3=2, mean=-0.02, sd=np.nan, median=-0.02, mass=-0.04)
+    one[1] = 20.0
+    csf = np.array([0.015, 0.004, 50.0])
+    for name, labels, arrays in (
+        ("sub-01", [0, 1, 2], {"region_values": one, "csf_reference": csf}),
+        ("sub-02", [0, 1], {"region_values": one[:, :2], "csf_reference": np.array([np.nan, np.nan, 0.0])}),
+    ):
+        scan = ScanKey.parse(name)
+        chi = {"chi": np.zeros((2, 2, 2), np.float32)}
+        made = [
+            write(chi, scan=scan, node="ingest", key=INGEST_KEY, attributes={"labels": LABELS}),
+            write(
+                {"region_labels": np.array(labels), **arrays},
+                scan=scan,
+                node="regions",
+                attributes={"facts": {"maps": ["chi", "r2star"]}},
+            ),
+        ]
+        store.record([commit.row() for commit in made])
+    return store
+
+
+def test_a_reference_moves_values_and_mass_and_leaves_counts_and_spreads(referred: CohortStore) -> None:
+    stored, found = (referred.dataset(reference).sel(scan="sub-01").compute() for reference in (None, "csf"))
+    assert set(found.data_vars) == {"chi", "r2star"}
+    assert (stored["chi"].attrs.get("reference"), found["chi"].attrs["reference"]) == (None, "csf")
+    told = found["chi"].sel(region="caudate_left").to_series()
+    moved = {"mean": 0.045, "median": 0.035, "p05": 0.025, "mass": 0.36 - 0.015 * 6, "trimmed_mean": -0.015}
+    kept = {"n": 3, "volume_mm3": 6, "sd": 0.01, "mad": 0.008, "coverage": 1, "core_n": 0, "weighted_volume_mm3": 0}
+    assert told[list(moved)].to_dict() == pytest.approx(moved, rel=1e-12)
+    assert told[list(kept)].to_dict() == kept
+    xr.testing.assert_identical(found["r2star"], stored["r2star"])
+
+
+def test_a_reference_of_several_regions_is_that_of_their_voxels_together(referred: CohortStore) -> None:
+    """Three voxels of 0.06 and one of -0.02 ppm have a mean of 0.04."""
+    found = referred.dataset("caudate_left + putamen_left")["chi"].sel(statistic="mean").compute()
+    assert found.sel(scan="sub-01", region="caudate_left").item() == pytest.approx(0.02)
+    assert found.sel(scan="sub-02", region="caudate_left").item() == pytest.approx(0.0)  # it has the one only
+
+
+def test_a_scan_without_the_reference_has_no_chi(referred: CohortStore) -> None:
+    for reference in ("csf", "putamen_left"):
+        found = referred.dataset(reference)["chi"].sel(scan="sub-02", region="caudate_left").compute()
+        assert found.sel(statistic=["n", "sd"]).values.tolist() == [3, 0.01]
+        assert np.isnan(found.sel(statistic=["mean", "median", "mass"])).all()
+
+
+def test_an_unknown_reference_is_refused_with_near_names(referred: CohortStore) -> None:
+    for name, words in (
+        ("putamen_lef", "did you mean putamen_left"),
+        ("CSF", "did you mean"),
+        ("csf+x", "by itself|no region 'x'"),
+    ):
+        with pytest.raises(StoreError, match=words):
+            referred.dataset(name)
+
+
+def test_the_moments_of_every_reference_can_be_looked_at(referred: CohortStore) -> None:
+    found = referred.references()
+    assert dask.is_dask_collection(found.data)
+    assert found["reference"].values.tolist() == ["csf", "whole_brain", "caudate_left", "putamen_left"]
+    moments = found.compute().sel(scan="sub-01")
+    assert moments.sel(reference="csf").values.tolist() == [0.015, 0.004, 50.0]
+    assert moments.sel(reference="whole_brain").values.tolist() == pytest.approx([0.001, 0.05, 100.0])
+    assert moments.sel(reference="putamen_left").values[[0, 2]].tolist() == [-0.02, 1.0]
+    assert found.compute().sel(scan="sub-02", reference="putamen_left", moment="n").item() == 0
+
+
 # One scan.
 
 
@@ -174,7 +260,7 @@ def maps(store: CohortStore, scan: ScanKey, write: Write, arrays: dict[str, NDAr
         "field": write({"mask": np.ones((6, 5, 4), bool)}, node="field"),
         "maps": write(chi, node="maps"),
         "regions": write(
-            {"region_labels": np.array([0]), "region_values": np.zeros((len(COORDINATES["map"]), 1, 10))},
+            {"region_labels": np.array([0]), "region_values": np.zeros((len(COORDINATES["map"]), 1, STATISTICS))},
             node="regions",
         ),
     }

@@ -114,6 +114,15 @@ def test_segments_stay_few_and_nothing_is_lost(store: CohortStore) -> None:
     assert len(CohortStore.open(store.place.folder).index()) == 400
 
 
+def test_who_merges_the_index_does_not_hold_it(store: CohortStore) -> None:
+    """A driver that appends for hours would otherwise keep every row of the cohort."""
+    for count in range(65):
+        store.record([{"scan": f"sub-{count:02d}", "node": "field", "state": "done"}])
+    assert any("-merged-" in name for name in store._files.names("index"))
+    assert store._index._read == {}
+    assert len(store.index()) == 65
+
+
 def test_merging_keeps_the_segments_that_others_add_meanwhile(
     store: CohortStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

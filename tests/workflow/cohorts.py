@@ -152,12 +152,23 @@ def values(chi: Mapping[int, float], r2star: Mapping[int, float] | None = None) 
     return array
 
 
-def regions(cohort: CohortStore, ingested: Commit, key: str, labels: Sequence[int], array: NDArray[Any]) -> Commit:
+def regions(
+    cohort: CohortStore,
+    ingested: Commit,
+    key: str,
+    labels: Sequence[int],
+    array: NDArray[Any],
+    *,
+    csf: NDArray[np.float64] | None = None,
+    candidates: NDArray[np.float64] | None = None,
+) -> Commit:
+    given = {"region_values": array, "csf_reference": csf, "candidates": candidates}
+    arrays = {name: one for name, one in given.items() if one is not None}
     commit = cohort.write(
         ingested.scan,
         "regions",
         key,
-        {"region_labels": np.array(labels, np.int64), "region_values": array},
+        {"region_labels": np.array(labels, np.int64), **arrays},
         attributes={"facts": {"left_out": [], "warnings": []}},
         provenance={"steps": [{"stage": "roi.statistics", "version": 1, "parameters": {}, "cite": ""}]},
         seconds=0.5,

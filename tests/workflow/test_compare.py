@@ -3,17 +3,20 @@
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from qsm_dask.errors import ConfigError
 from qsm_dask.quantities import COORDINATES
 from qsm_dask.store import CohortStore
 from qsm_dask.workflow import compare
 from tests.workflow import cohorts
 
+STATISTICS = COORDINATES["statistic"]
 MEDIANS = {0: 0.0, 1: 0.06, 2: 0.05, 7: 0.11}
 
 
@@ -48,8 +51,8 @@ def test_long_table(cohort: CohortStore) -> None:
         "scan", "participant_id", "session_id", "map", "region", "structure", "hemisphere", "label", "statistic",
         "value", "unit", "reference",
     ]  # fmt: skip
-    # two scans with two maps, one with chi only; four regions and ten statistics each
-    assert len(table) == 2 * 2 * 40 + 40
+    # two scans with two maps, one with chi only; four regions and twenty statistics each
+    assert len(table) == 2 * 2 * 80 + 80
     assert table["scan"].drop_duplicates().tolist() == ["sub-01_ses-1", "sub-01_ses-2", "sub-02"]
     row = table[(table["scan"] == "sub-01_ses-2") & (table["map"] == "chi") & (table["label"] == 2)].set_index(
         "statistic"
@@ -252,3 +255,93 @@ def test_progress_counts_scans(cohort: CohortStore) -> None:
     seen: list[tuple[int, int, str]] = []
     compare.run(cohort, progress=lambda *step: seen.append(step))
     assert seen == [(1, 3, "sub-01_ses-1"), (2, 3, "sub-01_ses-2"), (3, 3, "sub-02")]
+
+
+@pytest.fixture
+def with_fluid(tmp_path: Path) -> CohortStore:
+    """One scan whose fluid has 0.02 ppm, and one in which none was found."""
+    made = cohorts.create(tmp_path)
+    for scan, csf in (("sub-01", [0.02, 0.004, 250.0]), ("sub-02", [np.nan, np.nan, 0.0])):
+        ingested = cohorts.ingest(made, scan)
+        keyed = cohorts.keys(ingested)
+        cohorts.maps(made, ingested, keyed["maps"])
+        cohorts.regions(made, ingested, keyed["regions"], [0, 1, 2, 7], cohorts.values(MEDIANS), csf=np.array(csf))
+    return made
+
+
+def test_tables_under_another_reference_are_moved_and_say_so(with_fluid: CohortStore) -> None:
+    stored, found = [(compare.run(with_fluid, reference=r), tsv(with_fluid, "regions"))[1] for r in (None, "csf")]
+    assert stored.loc["sub-01", ["chi_csf_offset", "chi_csf_sd", "chi_csf_n"]].tolist() == [0.02, 0.004, 250]
+    first, second = found.loc["sub-01"], found.loc["sub-02"]
+    assert first["chi_median_putamen_left"] == pytest.approx(0.04)
+    assert first["chi_sd_putamen_left"] == stored.loc["sub-01", "chi_sd_putamen_left"]
+    # What was taken off the map before, 0.0125, and the fluid's 0.02; the fluid itself is zero now.
+    told = ["chi_reference", "chi_reference_offset", "chi_reference_sd", "chi_reference_n", "chi_csf_offset"]
+    assert first[told].tolist() == ["csf", pytest.approx(0.0325), 0.004, 250, 0]
+    assert np.isnan(second["chi_median_putamen_left"])
+    assert second["chi_n_putamen_left"] == 41
+    long = long_table(with_fluid)
+    row = long[(long["scan"] == "sub-01") & (long["map"] == "chi") & (long["label"] == 1)].set_index("statistic")
+    assert row.loc["median", ["value", "reference"]].tolist() == [pytest.approx(0.04), "csf"]
+    assert row.loc[["coverage", "core_n"], "reference"].isna().all()
+    assert json.loads((with_fluid.place.folder / "tables/regions.json").read_text())["chi_median_putamen_left"][
+        "Reference"
+    ] == "csf"  # fmt: skip
+
+
+def test_a_scan_without_the_reference_is_told(with_fluid: CohortStore) -> None:
+    (warning,) = compare.run(with_fluid, reference="csf").warnings
+    assert warning == "1 scans have no csf to refer to, and so no chi, as sub-02"
+
+
+def test_several_regions_may_be_the_reference(with_fluid: CohortStore) -> None:
+    """Their means are a place below their medians: 0.058 of 41 voxels and 0.048 of 42."""
+    compare.run(with_fluid, reference="Left-Putamen+Right-Putamen")
+    pooled = (41 * 0.058 + 42 * 0.048) / 83
+    table = tsv(with_fluid, "regions")
+    assert table["chi_median_red_nucleus"].tolist() == pytest.approx([0.11 - pooled] * 2)
+    assert table["chi_reference_n"].tolist() == [83, 83]
+
+
+def test_the_wide_table_has_the_statistics_asked_for(with_fluid: CohortStore) -> None:
+    for wanted, expected in (((), compare.USUAL), (("pv_mean", "mass"), ("mass", "pv_mean")), (("all",), STATISTICS)):
+        compare.run(with_fluid, statistics=wanted)
+        names = [name for name in tsv(with_fluid, "regions").columns if name.endswith("_putamen_left")]
+        assert names == [f"chi_{statistic}_putamen_left" for statistic in STATISTICS if statistic in expected]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"reference": "Left-Putamn"}, "did you mean Left-Putamen"), ({"statistics": ["mode"]}, "no statistic 'mode'")],
+)
+def test_unknown_references_and_statistics_are_refused(
+    with_fluid: CohortStore, options: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        compare.run(with_fluid, **options)
+
+
+def test_candidates_are_listed_with_the_names_of_regions(tmp_path: Path) -> None:
+    made = cohorts.create(tmp_path)
+    rows = [[-1, 30, 36, -9.5, -0.4, 1, 2, 3, 1.25, 7, 4.5], [1, 8, 9.6, 2, 0.3, -10, 20, 30.5, 1.5, 0, np.nan]]
+    for scan, found in (("sub-01", np.array(rows)), ("sub-02", np.zeros((0, 11)))):
+        ingested = cohorts.ingest(made, scan)
+        keyed = cohorts.keys(ingested)
+        cohorts.maps(made, ingested, keyed["maps"])
+        cohorts.regions(made, ingested, keyed["regions"], [0, 7], cohorts.values({0: 0.0, 7: 0.1}), candidates=found)
+    assert "tables/candidates.tsv" in compare.run(made).tables
+    table = tsv(made, "candidates")
+    assert table.index.tolist() == ["sub-01", "sub-01"]
+    assert table["kind"].tolist() == ["diamagnetic", "paramagnetic"]
+    assert table["nearest_region"].tolist()[0] == "red nucleus"
+    assert table.iloc[0][["n", "volume_mm3", "mass", "peak", "x_mm", "distance_mm"]].tolist() == [
+        30, 36, -9.5, -0.4, 1, 4.5,
+    ]  # fmt: skip
+    assert table.iloc[1][["nearest_region", "distance_mm"]].isna().all()
+    dictionary = json.loads((made.place.folder / "tables/candidates.json").read_text())
+    assert list(dictionary) == ["scan", *table.columns]
+
+
+def test_a_cohort_in_which_nobody_looked_has_no_table_of_candidates(cohort: CohortStore) -> None:
+    compare.run(cohort)
+    assert cohort.read_document("tables/candidates.tsv") is None

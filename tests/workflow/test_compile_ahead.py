@@ -70,6 +70,11 @@ def test_a_step_that_cannot_run_on_the_tiny_head_is_passed_over():
     assert np.unique(told).size == len(told) == 8
 
 
+def test_several_threads_call_other_code():
+    pipeline = Pipeline.from_mapping(QUICK)
+    assert compile_ahead._note(pipeline, 2) == compile_ahead._note(pipeline, 4) != compile_ahead._note(pipeline, 1)
+
+
 def test_another_copy_of_the_sources_is_compiled_for_itself(tmp_path, monkeypatch):
     """Numba keeps what it compiled for each file by its path and time."""
     pipeline = Pipeline.from_mapping(QUICK)

@@ -56,8 +56,8 @@ def test_the_page_and_its_pictures(cohort: CohortStore) -> None:
     assert "inversion.tkd" in text
     assert "Susceptibility is relative to the mean over the mask." in text
     for scan, maps in {
-        "sub-01": "Susceptibility, Local field, R2* and Magnitude",
-        "sub-02": "Susceptibility, Local field and",
+        "sub-01": "Susceptibility, Local field, R2*, Regions on susceptibility and Magnitude",
+        "sub-02": "Susceptibility, Local field, Regions on susceptibility and",
     }.items():
         assert f"{scan}: {maps}" in text
         with Image.open(cohort.place.folder / f"report/scans/{scan}.png") as image:

@@ -15,8 +15,9 @@ from qsm_dask.kernels.doors import Mask, Vector
 from qsm_dask.kernels.fourier import Floats, Volume
 from qsm_dask.kernels.jit import compiled
 
-_STEP_MM = 2.0
-"""Length of the steps that are compared [mm]: longer ones lead to another tissue more often."""
+_STEP_MM = 4.0
+"""Length of the steps that are compared [mm]: longer ones lead to another tissue more often, shorter ones show less of
+a trend where the map is smooth."""
 _LAYERS = 2
 """Voxels below the surface that are not compared: what is found there is mostly a guess."""
 _ROUNDS, _SETTLED = 50, 1e-3

@@ -10,7 +10,7 @@ from qsm_dask.kernels.doors import Vector, check_positive
 from qsm_dask.kernels.fourier import Shape, Volume
 from qsm_dask.kernels.inversion import door
 from qsm_dask.kernels.inversion.admm import symbols
-from qsm_dask.kernels.jit import compiled
+from qsm_dask.kernels.slopes import curvature, per_mm2
 from qsm_dask.kernels.solved import Solved
 
 _TRUSTED, _EDGE = (90.0, 100.0), (20.0, 60.0)
@@ -118,7 +118,7 @@ def _trust(field: Volume, grid: door.Grid) -> Volume:
     for axis in range(3):
         pairs[axis, :x, :y, :z] = grid.inside & _ahead(grid.inside, axis)
     weight = np.empty_like(field)
-    curvature(field, pairs, _per_mm2(grid.size), weight)
+    curvature(field, pairs, per_mm2(grid.size), weight)
     weight[:x, :y, :z] = _falling(np.abs(weight[:x, :y, :z]), grid.inside, _TRUSTED)
     return weight
 
@@ -149,11 +149,11 @@ def _streaks(
     within = (np.abs(grid.dipole) < cone).astype(np.float32)
     within[0, 0, 0] = 0
     inverse = _inverse_laplacian(within, grid.shape, grid.size)
-    per_mm2 = _per_mm2(grid.size)
+    steps = per_mm2(grid.size)
 
     def normal(x: Volume) -> Volume:
         image = np.empty_like(x)
-        curvature(x, weights, per_mm2, image)
+        curvature(x, weights, steps, image)
         return _filtered(image, within)
 
     return conjugate.solve(
@@ -165,41 +165,9 @@ def _streaks(
     )
 
 
-def _per_mm2(size: Vector) -> Volume:
-    inverse: Volume = (1 / np.square(size)).astype(np.float32)
-    return inverse
-
-
 def _inverse_laplacian(within: Volume, shape: Shape, size: Vector) -> Volume:
     lx, ly, lz = symbols(shape, size)
     symbol = lx[:, None, None] + ly[:, None] + lz
     symbol[0, 0, 0] = 1
     np.divide(within, symbol, out=symbol)
     return symbol
-
-
-@compiled
-def curvature(x: Volume, weights: Volume, per_mm2: Volume, out: Volume) -> None:
-    """The adjoint gradient of the weighted gradient of x, on the periodic grid.
-
-    Parameters
-    ----------
-    x : a padded volume.
-    weights : of the squared slope to the next voxel along each axis (3, padded volume).
-    per_mm2 : inverse squared voxel size along each axis [1/mm^2].
-    out : takes the result [unit of x / mm^2].
-    """
-    nx, ny, nz = x.shape
-    px, py, pz = per_mm2[0], per_mm2[1], per_mm2[2]
-    for i in range(nx):
-        ia, ib = (i + 1) % nx, (i - 1) % nx
-        for j in range(ny):
-            ja, jb = (j + 1) % ny, (j - 1) % ny
-            for m in range(nz):
-                ma, mb = (m + 1 if m + 1 < nz else 0), (m - 1 if m else nz - 1)
-                here = x[i, j, m]
-                out[i, j, m] = (
-                    px * (weights[0, i, j, m] * (here - x[ia, j, m]) + weights[0, ib, j, m] * (here - x[ib, j, m]))
-                    + py * (weights[1, i, j, m] * (here - x[i, ja, m]) + weights[1, i, jb, m] * (here - x[i, jb, m]))
-                    + pz * (weights[2, i, j, m] * (here - x[i, j, ma]) + weights[2, i, j, mb] * (here - x[i, j, mb]))
-                )

@@ -7,18 +7,17 @@ from numpy.typing import ArrayLike, NDArray
 
 from qsm_dask.kernels import fourier, series
 from qsm_dask.kernels.doors import Mask, check_positive
+from qsm_dask.kernels.fluid import REACH_MM, ventricles
 from qsm_dask.kernels.fourier import Floats, Spectrum, Volume
 from qsm_dask.kernels.inversion import door
 from qsm_dask.kernels.inversion.admm import symbols
-from qsm_dask.kernels.inversion.fluid import ventricles
 from qsm_dask.kernels.inversion.wrapped import WrappedField, mismatch
 from qsm_dask.kernels.jit import compiled
+from qsm_dask.kernels.slopes import Edges, curvature, find_edges, per_mm2, reweigh
 from qsm_dask.kernels.solved import Solved
 
 _FLAT = 1e-6
 """Added to the squared slopes [rad^2/mm^2] under the root, so that the absolute value can be differentiated."""
-
-Edges = NDArray[np.uint8]
 
 
 def medi(
@@ -94,10 +93,15 @@ def medi(
         series.volume("r2star", r2star, grid.inside)
     if csf_weight and r2star is not None:
         fluid = ventricles(r2star, grid.inside, grid.size, csf_r2star)
+        if not fluid.any():
+            raise ValueError(
+                f"r2star is below {csf_r2star} 1/s nowhere within {REACH_MM:g} mm of the mask's centroid: raise "
+                "csf_r2star, or set csf_weight to 0"
+            )
     image = None
     if magnitude is not None:
         image = np.linalg.norm(series.echoes("magnitude", magnitude, series.echo_times(te), grid.inside), axis=0)
-    edges = _edges(image, grid, edge_fraction)
+    edges = find_edges(image, grid.inside, grid.shape, grid.size, edge_fraction)
     del image
     step = _Step(data, edges, grid, fidelity, fluid, csf_weight)
     chi = np.zeros(fourier.half_shape(grid.shape), np.complex64)
@@ -130,7 +134,7 @@ class _Step:
         self._data, self._edges, self._dipole, self._shape = data, edges, grid.dipole, grid.shape
         self._factor = np.float32(2 * fidelity)
         self._fluid, self._csf_factor = fluid, np.float32(2 * csf_weight)
-        self._per_mm = (1 / np.array(grid.size)).astype(np.float32)
+        self._per_mm2 = per_mm2(grid.size)
         self._symbols = symbols(grid.shape, grid.size)
         self._sums = np.zeros(grid.shape[0])
 
@@ -143,7 +147,7 @@ class _Step:
         """The change of chi."""
         slopes = np.empty((3, *self._shape), np.float32)
         volume = fourier.inverse(chi.copy(), self._shape)
-        mean = _reweigh(volume, self._edges, self._data.weight, self._per_mm, np.float32(_FLAT), slopes)
+        mean = reweigh(volume, self._edges, self._data.weight, self._per_mm2, np.float32(_FLAT), slopes)
         del volume
         residual = self._apply(chi, slopes, linear=False)
         np.negative(residual, out=residual)
@@ -172,7 +176,7 @@ class _Step:
         image = fourier.forward(field)
         fourier.weigh(image, self._dipole)
         volume = fourier.inverse(x.copy(), self._shape)
-        _curvature(volume, slopes, self._per_mm, field)
+        curvature(volume, slopes, self._per_mm2, field)
         if self._fluid is not None:
             i, j, m = self._fluid.shape
             values = volume[:i, :j, :m][self._fluid]
@@ -191,75 +195,6 @@ class _Step:
         symbol[0, 0, 0] = 1
         scaled: Spectrum = x / symbol
         return scaled
-
-
-def _edges(image: Volume | None, grid: door.Grid, fraction: float) -> Edges:
-    """One bit an axis: whether the difference to the next voxel is an edge."""
-    edges, inside = np.zeros(grid.shape, np.uint8), np.zeros(grid.shape, np.bool_)
-    x, y, z = grid.inside.shape
-    inside[:x, :y, :z] = grid.inside
-    image = None if image is None else fourier.pad(image, grid.inside, grid.shape)
-    pairs, slopes = [], []
-    for axis in range(3):
-        ahead = np.roll(inside, -1, axis)
-        edges |= (inside != ahead).astype(np.uint8) << axis
-        pairs.append(inside & ahead)
-        if image is not None:
-            slopes.append(np.abs(np.roll(image, -1, axis) - image) / np.float32(grid.size[axis]))
-    if slopes and fraction:
-        found = np.concatenate([slope[pair] for slope, pair in zip(slopes, pairs, strict=True)])
-        limit = float(np.quantile(found, 1 - fraction)) if found.size else 0.0
-        for axis, (slope, pair) in enumerate(zip(slopes, pairs, strict=True)):
-            edges |= (pair & (slope > limit)).astype(np.uint8) << axis
-    return edges
-
-
-@compiled
-def _reweigh(x: Volume, edges: Edges, data: Volume, per_mm: Volume, flat: np.float32, slopes: Volume) -> float:
-    """The weight of each squared slope; returns their mean where there are data."""
-    nx, ny, nz = x.shape
-    ax, ay, az = data.shape
-    total, count = 0.0, 1
-    for i in range(nx):
-        for j in range(ny):
-            for m in range(nz):
-                here = x[i, j, m]
-                within = i < ax and j < ay and m < az and data[i, j, m] > 0
-                bits = edges[i, j, m]
-                for axis in range(3):
-                    if axis == 0:
-                        other = x[(i + 1) % nx, j, m]
-                    elif axis == 1:
-                        other = x[i, (j + 1) % ny, m]
-                    else:
-                        other = x[i, j, (m + 1) % nz]
-                    slope = (other - here) * per_mm[axis]
-                    weight = np.float32(0.0) if (bits >> axis) & 1 else np.float32(1.0) / np.sqrt(slope * slope + flat)
-                    slopes[axis, i, j, m] = weight
-                    if within:
-                        total += float(weight)
-                        count += 1
-    mean: float = total / count
-    return mean
-
-
-@compiled
-def _curvature(x: Volume, slopes: Volume, per_mm: Volume, out: Volume) -> None:
-    """The adjoint gradient of the weighted gradient of x."""
-    nx, ny, nz = x.shape
-    px, py, pz = per_mm[0] * per_mm[0], per_mm[1] * per_mm[1], per_mm[2] * per_mm[2]
-    for i in range(nx):
-        ia, ib = (i + 1) % nx, (i - 1) % nx
-        for j in range(ny):
-            ja, jb = (j + 1) % ny, (j - 1) % ny
-            for m in range(nz):
-                ma, mb = (m + 1 if m + 1 < nz else 0), (m - 1 if m else nz - 1)
-                here = x[i, j, m]
-                out[i, j, m] = (
-                    px * (slopes[0, i, j, m] * (here - x[ia, j, m]) + slopes[0, ib, j, m] * (here - x[ib, j, m]))
-                    + py * (slopes[1, i, j, m] * (here - x[i, ja, m]) + slopes[1, i, jb, m] * (here - x[i, jb, m]))
-                    + pz * (slopes[2, i, j, m] * (here - x[i, j, ma]) + slopes[2, i, j, mb] * (here - x[i, j, mb]))
-                )
 
 
 @compiled

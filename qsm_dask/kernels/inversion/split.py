@@ -96,9 +96,8 @@ def solve(
     Solved : iterations, relative change and whether it converged.
     """
     schedule = Schedule(weight, rho, False, 0, tolerance, iterations)
-    if start is None:
-        start = np.zeros(grid.shape, np.float32)
-    return minimise(start, None, split, grid.size, schedule)
+    # No name here for the first chi: it would outlive its use by the whole iteration.
+    return minimise(np.zeros(grid.shape, np.float32) if start is None else start, None, split, grid.size, schedule)
 
 
 @compiled

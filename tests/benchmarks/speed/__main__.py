@@ -14,13 +14,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from qsm_dask.stages import STAGES
+from qsm_dask.stages import ANATOMY, STAGES
 from tests.benchmarks.speed.cases import CACHED, PIPELINES, THREADED, Row, missed
 from tests.benchmarks.speed.page import line, page
 
 ROOT = Path(__file__).parents[3]
 KINDS = {
-    "stage": tuple(STAGES),
+    "stage": tuple(name for name in STAGES if name not in ANATOMY),
     "pipeline": PIPELINES,
     "compare": ("unwrapping", "relaxometry", "first call"),
     "threads": tuple(THREADED),

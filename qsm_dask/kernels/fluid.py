@@ -7,7 +7,7 @@ from scipy import ndimage
 from qsm_dask.kernels import series
 from qsm_dask.kernels.doors import Mask, Vector
 
-_REACH_MM = 30.0
+REACH_MM = 30.0
 """From the centroid of the mask; farther out, little R2* is fluid in furrows and the noise of dark voxels."""
 
 _PIECES = 3
@@ -26,11 +26,11 @@ def ventricles(r2star: NDArray[np.float32], inside: Mask, size: Vector, below: f
 
     Returns
     -------
-    mask : the largest three pieces of little R2* within 30 mm of the brain's centroid.
+    mask : the largest three pieces of little R2* within 30 mm of the brain's centroid; empty where there is none.
 
     Raises
     ------
-    ValueError : r2star does not fit the mask or is not finite inside it, or no voxel is fluid.
+    ValueError : r2star does not fit the mask or is not finite inside it.
 
     References
     ----------
@@ -43,15 +43,12 @@ def ventricles(r2star: NDArray[np.float32], inside: Mask, size: Vector, below: f
         places = np.arange(inside.shape[axis])
         centre = float(inside.sum(axis=others) @ places) / np.count_nonzero(inside)
         near += np.expand_dims(np.square((places - centre) * step), others).astype(np.float32)
-    fluid: Mask = (near < np.float32(_REACH_MM**2)) & inside
+    fluid: Mask = (near < np.float32(REACH_MM**2)) & inside
     del near
     np.logical_and(fluid, rate < np.float32(below), out=fluid)
     labels, number = ndimage.label(fluid)
     if not number:
-        raise ValueError(
-            f"r2star is below {below} 1/s nowhere within {_REACH_MM:g} mm of the mask's centroid: raise csf_r2star,"
-            " or set csf_weight to 0"
-        )
+        return fluid
     counts = np.bincount(labels.ravel())
     counts[0] = 0
     largest = np.argsort(-counts, kind="stable")[: min(_PIECES, number)]

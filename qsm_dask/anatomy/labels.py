@@ -1,0 +1,115 @@
+"""Regions of an atlas, carried to a scan."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qsm_dask.atlas import Atlas, Image
+from qsm_dask.kernels.resample import carry_labels, sample
+from qsm_dask.regions import split_side
+from qsm_dask.told import Told
+
+Real = NDArray[np.float32]
+Labels = NDArray[np.int32]
+Mask = NDArray[np.bool_]
+
+
+def labels(
+    template_position: Real,
+    affine: NDArray[np.float64],
+    mask: Mask | None = None,
+    /,
+    *,
+    atlas: Atlas,
+    threshold: float = 0.5,
+) -> tuple[Labels, Told]:
+    """Carry the regions of an atlas to a scan, with one interpolation.
+
+    A label image is read by the label that fills most of what linear interpolation reads; of probabilities, the most
+    probable region is taken where it reaches the threshold.
+
+    Parameters
+    ----------
+    template_position : (axis, x, y, z) position in the atlas's space of each voxel [mm].
+    affine : (4, 4) of the scan.
+    mask : (x, y, z) voxels trusted downstream: how much of each region it holds is told; regions are not cut.
+    atlas : folder of a `dseg` or `probseg` with its `dseg.tsv`, as BIDS and TemplateFlow name them.
+    threshold : least probability of a voxel's region. At half a region keeps its volume.
+
+    Returns
+    -------
+    dseg : int32 (x, y, z), 0 outside all regions.
+    Told : names; least and median share of a region inside the mask, least and most of its volume over that
+        in the atlas, the most that left and right differ (difference over mean), regions without a voxel.
+
+    Raises
+    ------
+    ValueError : the atlas has no regions.
+    """
+    if atlas.labels is not None:
+        found = carry_labels(atlas.labels.values, atlas.labels.affine, template_position)
+    elif atlas.probabilities is not None:
+        found = _most_probable(atlas, atlas.probabilities, template_position, threshold)
+    else:
+        raise ValueError("the atlas has neither a dseg nor a probseg: there are no regions to carry")
+    return found, _told(found, Image(found, np.asarray(affine)).voxel_mm3, mask, atlas)
+
+
+def _most_probable(atlas: Atlas, given: Image, positions: Real, threshold: float) -> Labels:
+    best = np.full(positions.shape[1:], np.float32(threshold))
+    found = np.zeros(positions.shape[1:], dtype=np.int32)
+    for label, probability in zip(atlas.names, given.values, strict=True):
+        here = sample(probability, given.affine, positions)
+        more = (here > best) | ((here == best) & (found == 0) & (here > 0.0))
+        found[more] = label
+        best[more] = here[more]
+    return found
+
+
+def _told(found: Labels, voxel_mm3: float, mask: Mask | None, atlas: Atlas) -> Told:
+    present = np.array(sorted(atlas.names))
+    volumes = _counts(found, present) * voxel_mm3
+    figures = {"regions": float(present.size), "regions_empty": float((volumes == 0).sum())}
+    warnings = []
+    if (volumes == 0).any():
+        named = ", ".join(atlas.names[int(label)] for label in present[volumes == 0])
+        warnings.append(f"regions of the atlas without a voxel in this scan: {named}")
+    original = _original_volumes(atlas, present)
+    usable = (original > 0) & (volumes > 0)
+    if usable.any():
+        ratio = volumes[usable] / original[usable]
+        figures |= {"volume_ratio_min": float(ratio.min()), "volume_ratio_max": float(ratio.max())}
+    pairs = _pairs(atlas, dict(zip(present.tolist(), volumes.tolist(), strict=True)))
+    if pairs:
+        figures["asymmetry_max"] = max(2 * abs(left - right) / (left + right) for left, right in pairs)
+    if mask is not None and (volumes > 0).any():
+        inside = _counts(np.where(mask, found, 0), present)[volumes > 0] * voxel_mm3 / volumes[volumes > 0]
+        figures |= {"coverage_min": float(inside.min()), "coverage_median": float(np.median(inside))}
+    return Told(figures, dict(atlas.names), tuple(warnings))
+
+
+def _counts(image: Labels, present: NDArray[np.int_]) -> NDArray[np.int_]:
+    labels, counts = np.unique(image, return_counts=True)
+    known = dict(zip(labels.tolist(), counts.tolist(), strict=True))
+    return np.array([known.get(int(label), 0) for label in present], dtype=np.int_)
+
+
+def _original_volumes(atlas: Atlas, present: NDArray[np.int_]) -> NDArray[np.float64]:
+    if atlas.labels is not None:
+        return np.asarray(_counts(atlas.labels.values, present) * atlas.labels.voxel_mm3, dtype=np.float64)
+    if atlas.probabilities is None:
+        return np.zeros(present.size)
+    sums = dict(zip(atlas.names, atlas.probabilities.values.sum(axis=(1, 2, 3), dtype=np.float64), strict=True))
+    found = np.array([sums[int(label)] for label in present], dtype=np.float64)
+    return np.asarray(found * atlas.probabilities.voxel_mm3, dtype=np.float64)
+
+
+def _pairs(atlas: Atlas, volumes: dict[int, float]) -> list[tuple[float, float]]:
+    """Volumes of the left and the right of every structure that has both."""
+    sides: dict[str, dict[str, float]] = {}
+    for label, name in atlas.names.items():
+        structure, side = split_side(name)
+        if side:
+            sides.setdefault(structure, {})[side] = volumes[label]
+    return [
+        (both["left"], both["right"]) for both in sides.values() if len(both) == 2 and both["left"] + both["right"] > 0
+    ]

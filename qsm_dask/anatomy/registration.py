@@ -1,0 +1,193 @@
+"""Where each voxel of a scan lies in the space of a template."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qsm_dask.anatomy import greedy
+from qsm_dask.atlas import Atlas, Image
+from qsm_dask.kernels.doors import check_mask, check_volume
+from qsm_dask.kernels.resample import block_mean, jacobian, refined, sample
+from qsm_dask.told import Told
+
+Real = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+
+_CHI_RANGE = (-0.1, 0.2)
+"""[ppm] What tissue spans: veins and calcifications, which differ between people, must not outweigh nuclei."""
+
+_STEP_MM = 1.0 / 64.0
+"""Positions are rounded to it: far below a voxel, and the store packs them into a third."""
+
+
+def register(
+    magnitude: Real,
+    mask: Mask,
+    affine: NDArray[np.float64],
+    chi: Real | None = None,
+    /,
+    *,
+    template: Atlas,
+    resolution_mm: float = 2.0,
+    chi_weight: float = 1.0,
+    affine_iterations: tuple[int, ...] = (40, 20, 0),
+    iterations: tuple[int, ...] = (60, 30, 10),
+    smoothing_voxels: tuple[float, float] = (2.0, 1.0),
+) -> tuple[Real, Told]:
+    """Register a scan to a template by its magnitude and its susceptibility: an affine map, then a deformation.
+
+    T1-like contrast misses nuclei that iron makes bright in susceptibility, so both count where the template has
+    both. Each is compared by cross-correlation in small windows, which does not ask for equal grey values.
+    Susceptibility is clipped to -0.1 to 0.2 ppm. The result is the same, byte by byte, on every run.
+
+    Parameters
+    ----------
+    magnitude : (echo, x, y, z); the root mean square over echoes is compared.
+    mask : (x, y, z) voxels that are compared, the brain.
+    affine : (4, 4) voxel index to scanner position [mm], whose orientation the registration starts from; the
+        centres of the two brains are laid on one another.
+    chi : (x, y, z) susceptibility [ppm]; without it, or without one in the template, the magnitude counts alone.
+    template : folder of images as BIDS and TemplateFlow name them: a `T2starw` or `T1w`, a `desc-brain_mask`, and a
+        `Chimap` if there is one.
+    resolution_mm : scans with smaller voxels are compared in blocks of whole voxels up to this size [mm].
+        Deformations are smooth; finer ones take much longer and hardly move a label.
+    chi_weight : of susceptibility beside the magnitude, whose weight is 1.
+    affine_iterations : most steps of the affine map per level, the coarsest first; each level halves the voxels.
+    iterations : steps of the deformation per level.
+    smoothing_voxels : standard deviations of the Gaussians that smooth each step, and the whole deformation [voxel].
+
+    Returns
+    -------
+    template_position : float32 (axis, x, y, z) position in the template's space [mm] of each voxel of the scan.
+    Told : correlation of each contrast in the mask, range of the Jacobian (volume in the template over volume in the
+        scan) in the mask and the share of it that folds.
+
+    Raises
+    ------
+    ValueError : the template lacks an image, the mask is empty, a value inside it is NaN, or greedy is not installed.
+
+    References
+    ----------
+    Avants 2008, doi:10.1016/j.media.2007.06.004, whose deformation greedy optimises from one side
+    """
+    inside = check_mask(mask)
+    check_volume("magnitude", magnitude[0], inside)
+    step = _blocks(np.asarray(affine, dtype=np.float64), resolution_mm)
+    share = block_mean(inside, step)
+    grid = _coarser(affine, step)
+    compared = Image(share > 0.5, grid)
+    if not compared.values.any():
+        raise ValueError("mask holds no block of voxels: lower resolution_mm")
+    contrasts = {"magnitude": Image(_stripped(_root_mean_square(magnitude), inside, step), grid)}
+    if chi is not None:
+        contrasts["chi"] = Image(_stripped(np.clip(chi, *_CHI_RANGE), inside, step), grid)
+    channels = [
+        greedy.Channel(contrasts[name], moving, 1.0 if name == "magnitude" else chi_weight)
+        for name, moving in _moving(template).items()
+        if name in contrasts
+    ]
+    shift = _centre(_brain(template)) - _centre(compared)
+    coarse = greedy.register(
+        [one._replace(fixed=_moved(one.fixed, shift)) for one in channels],
+        _moved(compared, shift),
+        affine_iterations=affine_iterations,
+        iterations=iterations,
+        smoothing_voxels=smoothing_voxels,
+    )
+    told = _quality(coarse, compared, channels)
+    x, y, z = inside.shape
+    positions = refined(coarse, step, (x, y, z))
+    positions /= np.float32(_STEP_MM)
+    np.rint(positions, out=positions)
+    positions *= np.float32(_STEP_MM)
+    return positions, told
+
+
+def _blocks(affine: NDArray[np.float64], resolution_mm: float) -> tuple[int, int, int]:
+    """Voxels of the scan in one that is compared, along each axis."""
+    x, y, z = (max(1, int(resolution_mm / size + 1e-6)) for size in np.linalg.norm(affine[:3, :3], axis=0))
+    return x, y, z
+
+
+def _coarser(affine: NDArray[np.float64], step: tuple[int, int, int]) -> NDArray[np.float64]:
+    """The affine of the grid whose voxels are blocks."""
+    blocks = np.diag([*step, 1.0])
+    blocks[:3, 3] = (np.asarray(step) - 1) / 2.0
+    return np.asarray(affine, dtype=np.float64) @ blocks
+
+
+def _root_mean_square(magnitude: Real) -> Real:
+    total = np.zeros(magnitude.shape[1:], dtype=np.float32)
+    for echo in magnitude:
+        total += np.square(echo)
+    total /= np.float32(magnitude.shape[0])
+    return np.sqrt(total, out=total)
+
+
+def _stripped(values: Real, inside: Mask, step: tuple[int, int, int]) -> Real:
+    return block_mean(np.where(inside, values, np.float32(0.0)), step)
+
+
+def _brain(template: Atlas) -> Image:
+    if template.mask is not None:
+        return template.mask
+    if not template.contrasts:
+        raise ValueError("the template has no image: give a folder with a T2starw, a T1w or a Chimap")
+    first = next(iter(template.contrasts.values()))
+    return Image(first.values != 0, first.affine)
+
+
+def _moving(template: Atlas) -> dict[str, Image]:
+    """The template's images by the contrast of the scan that each is compared with, stripped of all but brain."""
+    brain = _brain(template)
+    chosen = {}
+    for name, options in (("magnitude", ("magnitude", "T1w")), ("chi", ("chi",))):
+        found = next((template.contrasts[one] for one in options if one in template.contrasts), None)
+        if found is None:
+            continue
+        if found.values.shape != brain.values.shape:
+            raise ValueError(f"the template's {name} and brain mask have different matrices: they must share one grid")
+        values = np.clip(found.values, *_CHI_RANGE) if name == "chi" else found.values
+        chosen[name] = Image(np.where(brain.values, values, np.float32(0.0)), found.affine)
+    if "magnitude" not in chosen:
+        raise ValueError("the template has neither a T2starw nor a T1w: a scan cannot be registered to it")
+    return chosen
+
+
+def _centre(brain: Image) -> NDArray[np.float64]:
+    """Centre of gravity of a brain [mm]."""
+    counts = [brain.values.sum(axis=tuple(other for other in range(3) if other != axis)) for axis in range(3)]
+    index = [float(count @ np.arange(count.size)) / float(count.sum()) for count in counts]
+    return np.asarray(brain.affine[:3, :3] @ index + brain.affine[:3, 3])
+
+
+def _moved(image: Image, shift: NDArray[np.float64]) -> Image:
+    affine = image.affine.copy()
+    affine[:3, 3] += shift
+    return Image(image.values, affine)
+
+
+def _quality(positions: Real, compared: Image, channels: list[greedy.Channel]) -> Told:
+    figures: dict[str, float] = {}
+    chosen = compared.values
+    for name, channel in zip(("magnitude", "chi"), channels, strict=False):
+        found = sample(channel.moving.values, channel.moving.affine, positions)[chosen]
+        figures[f"{name}_correlation"] = _correlation(channel.fixed.values[chosen], found)
+    volume = jacobian(positions, compared.affine)[chosen]
+    low, high = np.percentile(volume, (1.0, 99.0))
+    folded = float((volume <= 0.0).mean())
+    figures |= {
+        "jacobian_p01": float(low),
+        "jacobian_median": float(np.median(volume)),
+        "jacobian_p99": float(high),
+        "jacobian_folded": folded,
+    }
+    warnings = (f"registration folds in {100 * folded:.2g} % of the brain",) if folded else ()
+    return Told(figures, warnings=warnings)
+
+
+def _correlation(one: NDArray[Any], other: NDArray[Any]) -> float:
+    a, b = (part.astype(np.float64) - part.mean(dtype=np.float64) for part in (one, other))
+    size = float(np.sqrt((a @ a) * (b @ b)))
+    return float(a @ b) / size if size else 0.0

@@ -1,0 +1,63 @@
+"""Regions of an atlas in a scan, and the figures that tell how they arrived, by hand."""
+
+import numpy as np
+import pytest
+
+from qsm_dask.anatomy.labels import labels
+from qsm_dask.atlas import Atlas, Image
+
+SHAPE = (12, 6, 6)
+NAMES = {3: "putamen_left", 2**31 - 1: "putamen_right", 9: "far_away"}
+
+
+def volume():
+    """Four voxels along x for the left, two for the right, and a region that only the atlas's last slice holds."""
+    image = np.zeros(SHAPE, np.int32)
+    image[1:5, 1:5, 1:5] = 3
+    image[8:10, 1:5, 1:5] = 2**31 - 1
+    image[:, :, 5] = 9
+    return image
+
+
+def places(shape=SHAPE):
+    """Positions of a scan on the atlas's own grid, of which it sees all but the last slice."""
+    return np.indices(shape).astype(np.float32)
+
+
+def test_a_label_image_on_its_own_grid_stays_as_it_is():
+    atlas = Atlas(labels=Image(volume(), np.eye(4)), names=NAMES)
+    found, told = labels(places((12, 6, 5)), np.eye(4), atlas=atlas)
+    np.testing.assert_array_equal(found, volume()[:, :, :5])
+    assert told.labels == NAMES
+
+
+def test_figures_by_hand():
+    mask = np.zeros((12, 6, 5), bool)
+    mask[2:] = True
+    atlas = Atlas(labels=Image(volume(), np.eye(4)), names=NAMES)
+    _, told = labels(places((12, 6, 5)), np.diag([2.0, 1.0, 1.0, 1.0]), mask, atlas=atlas)
+    assert told.figures == {
+        "regions": 3.0,
+        "regions_empty": 1.0,
+        "volume_ratio_min": 2.0,  # a voxel of the scan has twice the volume
+        "volume_ratio_max": 2.0,
+        "asymmetry_max": pytest.approx(2 * (64 - 32) / (64 + 32)),
+        "coverage_min": 0.75,  # three of the four slices of the left lie in the mask
+        "coverage_median": 0.875,
+    }
+    assert told.warnings == ("regions of the atlas without a voxel in this scan: far_away",)
+
+
+def test_the_most_probable_region_is_taken_from_half_on():
+    probabilities = np.zeros((2, 4, 4, 4), np.float32)
+    probabilities[0, 0], probabilities[0, 1], probabilities[0, 2] = 0.9, 0.5, 0.4
+    probabilities[1, 1], probabilities[1, 2], probabilities[1, 3] = 0.4, 0.49, 0.7
+    atlas = Atlas(probabilities=Image(probabilities, np.eye(4)), names={5: "a", 8: "b"})
+    found, told = labels(places((4, 4, 4)), np.eye(4), atlas=atlas)
+    assert found[:, 0, 0].tolist() == [5, 5, 0, 8]
+    assert told.figures["volume_ratio_min"] == pytest.approx(16 / (16 * 1.59))
+
+
+def test_an_atlas_without_regions_is_refused():
+    with pytest.raises(ValueError, match="neither a dseg nor a probseg"):
+        labels(places(), np.eye(4), atlas=Atlas())

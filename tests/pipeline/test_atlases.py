@@ -1,0 +1,69 @@
+"""Steps that use an atlas: digests follow its content, and what it takes is known before the run."""
+
+import pytest
+
+from qsm_dask.atlas import Pin
+from qsm_dask.errors import ConfigError, StageError
+from qsm_dask.pipeline import Pipeline
+from qsm_dask.pipeline.plan import call
+from qsm_dask.quantities import RAW
+from qsm_dask.scan import Geometry
+
+GEOMETRY = Geometry((30, 32, 28), (2.0, 2.0, 2.0), (0.004, 0.008, 0.012))
+STEPS = [
+    *("mask.magnitude", "unwrap.laplacian", "field.weighted_mean", "background.vsharp", "inversion.tkd"),
+    {"anatomy.register": {"template": "here"}},
+    {"anatomy.labels": {"atlas": "here"}},
+    "roi.statistics",
+]
+SOURCES = {name: f"digest of {name}" for name in RAW}
+
+
+def settled(content, name="here", voxels=100):
+    pipeline = Pipeline.from_mapping({"name": "p", "steps": STEPS}).with_atlas(name)
+    return pipeline.settled(lambda _, part: Pin(content[part], voxels))
+
+
+def keys(pipeline):
+    return pipeline.plan(GEOMETRY, SOURCES).digests(SOURCES)
+
+
+def changed(before, after):
+    one, other = keys(before), keys(after)
+    assert one.keys() == other.keys() == {"field", "maps", "registration", "regions"}
+    return {node for node in one if one[node] != other[node]}
+
+
+def test_results_depend_on_the_content_of_an_atlas_and_not_on_its_place():
+    first = settled({"template": "a", "regions": "b"})
+    assert changed(first, settled({"template": "a", "regions": "b"}, name="there")) == set()
+    assert changed(first, settled({"template": "c", "regions": "b"})) == {"registration", "regions"}
+    assert changed(first, settled({"template": "a", "regions": "c"})) == {"regions"}
+
+
+def test_a_settled_pipeline_survives_its_document():
+    first = settled({"template": "a", "regions": "b"})
+    assert Pipeline.from_mapping(first.source) == first
+    assert first.source["atlases"]["here"]["template"] == {"digest": "a", "voxels": 100}
+
+
+def test_an_atlas_that_was_not_settled_gives_no_digests_and_no_result():
+    open_pipeline = Pipeline.from_mapping({"name": "p", "steps": STEPS})
+    with pytest.raises(ConfigError, match="not settled"):
+        keys(open_pipeline)
+    with pytest.raises(StageError, match="cannot be read here"):
+        call(open_pipeline.slots[6][0], [None, None, None])
+
+
+def test_the_size_of_the_atlas_counts_in_the_memory():
+    small, large = (settled({"template": "a", "regions": "b"}, voxels=n) for n in (10, 10**8))
+    assert large.plan(GEOMETRY, SOURCES).peak_bytes() > small.plan(GEOMETRY, SOURCES).peak_bytes() + 8 * 10**8
+
+
+def test_only_a_pipeline_that_takes_an_atlas_can_be_given_one():
+    with pytest.raises(ConfigError, match="no step that takes an atlas"):
+        Pipeline.from_yaml("consensus").with_atlas("here")
+    with pytest.raises(ConfigError, match="needs a value for 'template'"):
+        Pipeline.from_mapping({"name": "p", "steps": [*STEPS[:5], "anatomy.register"]})
+    with pytest.raises(ConfigError, match="written by the program"):
+        Pipeline.from_mapping({"name": "p", "steps": STEPS, "atlases": {"here": "there"}})
