@@ -43,8 +43,8 @@ def lbv(
     differ by more than three standard deviations a source is near, and more than that does not count. Then harmonic
     polynomials of the second degree are fitted to what is left below that layer and taken away everywhere, as SEPIA
     offers after any removal. The fit is of least logarithms of deviations, which strong sources deep inside hardly
-    move. It leaves 16 to 18 % (polynomials alone 18 to 21 %). In cylinders of the package qsm-forward, whose
-    sources end at the surface, it leaves 11 and 15 %, of 10 and 14 % with the polynomials alone.
+    move. It leaves 16 to 18 % (polynomials alone 18 to 21 %). In cylinders of the package
+    qsm-forward it leaves 11 and 15 %, where the polynomials alone leave 10 and 14 %.
 
     What then remains is the harmonic part of the local field itself. Nothing that knows only that the background is
     harmonic can tell it apart: least squares over all harmonic functions leaves 20 to 23 % on the same heads. `tfi`
