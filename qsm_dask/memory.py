@@ -134,7 +134,7 @@ whole_brain_reference = volumes(1.1)
 region_reference = volumes(1.4)
 
 boundary_value = volumes(9.2)
-"""`background.lbv` holds five volumes of the solver, three sevenths of three for its coarser grids, two fields, masks."""
+"""`background.lbv` holds five volumes of the solver, 3/7 of three for its coarser grids, two fields, masks."""
 
 smallest_field = volumes(8.2)
 """`background.harperella` holds six volumes of the solver, three sevenths of one for its coarser grids, and masks."""
