@@ -3,7 +3,6 @@
 As many scans run at once as will, since scans that share a machine slow one another down.
 """
 
-import tempfile
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -15,6 +14,7 @@ from qsm_dask.engine.resources import Machine
 from qsm_dask.errors import StageError
 from qsm_dask.pipeline import Pipeline
 from qsm_dask.scan import Geometry, ScanKey
+from qsm_dask.scratch import own_folder
 from qsm_dask.store import INGEST_KEY, CohortStore, Commit
 from qsm_dask.workflow import compile_ahead, ingest, process, simulate
 
@@ -44,7 +44,7 @@ def on_copies(
     StageError : the pipeline fails on one of them.
     """
     compile_ahead.run(pipeline, threads)
-    with tempfile.TemporaryDirectory(prefix="qsm-dask-plan-") as folder, _engine(threads) as engine:
+    with own_folder(None, "qsm-dask-plan-") as folder, _engine(threads) as engine:
         return _measure(engine, cohort, scans, pipeline, rounds, Path(folder))
 
 
@@ -64,7 +64,7 @@ def on_simulated(
     compile_ahead.run(pipeline, threads)
     counts = (0,) if coils == 1 else (coils,) if coils <= MANY_COILS else (FEW_COILS, MANY_COILS)
     found: list[Sample] = []
-    with tempfile.TemporaryDirectory(prefix="qsm-dask-plan-") as folder, _engine(threads) as engine:
+    with own_folder(None, "qsm-dask-plan-") as folder, _engine(threads) as engine:
         for count in counts:
             cohort = _ingested(engine, Path(folder, f"coils-{count}"), geometry, count)
             found += samples(cohort)

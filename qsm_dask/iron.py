@@ -108,7 +108,7 @@ def calibration(name: str) -> Calibration:
         content = yaml.safe_load(Path(name).read_text(encoding="utf-8"))
         given: dict[str, Any] = {key: str(content[key]) for key in ("source", "cite", "recalled") if key in content}
         given |= {key: float(content[key]) for key in ("slope", "slope_se", "intercept", "intercept_se")}
-        made = Calibration(**given, references=tuple(map(str, content["references"])))
+        made = Calibration(**given, references=_names(content["references"]))
     except (OSError, yaml.YAMLError, TypeError, ValueError, KeyError) as error:
         needed = ", ".join(field.name for field in fields(Calibration))
         raise ConfigError(f"{name} is no iron calibration ({error}): it has {needed}") from error
@@ -196,3 +196,8 @@ def obstacle(region: str) -> str:
     if not words & set(_DEEP_GREY):
         return "its name is that of no deep grey matter, for which the calibrations were made"
     return ""
+
+
+def _names(given: Any) -> tuple[str, ...]:
+    """One name, or a list of them."""
+    return (given,) if isinstance(given, str) else tuple(map(str, given))

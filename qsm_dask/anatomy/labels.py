@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qsm_dask.atlas import Atlas, Image
+from qsm_dask.kernels.doors import check_mask
 from qsm_dask.kernels.resample import carry_labels, sample
 from qsm_dask.regions import split_side
 from qsm_dask.told import Told
@@ -43,15 +44,18 @@ def labels(
 
     Raises
     ------
-    ValueError : the atlas has no regions.
+    ValueError : the atlas has no regions, the mask is empty, or a position is NaN or infinite.
     """
+    if not np.isfinite(template_position).all():
+        raise ValueError("template_position is NaN or infinite in places: run the registration again")
+    inside = None if mask is None else check_mask(mask)
     if atlas.labels is not None:
         found = carry_labels(atlas.labels.values, atlas.labels.affine, template_position)
     elif atlas.probabilities is not None:
         found = _most_probable(atlas, atlas.probabilities, template_position, threshold)
     else:
         raise ValueError("the atlas has neither a dseg nor a probseg: there are no regions to carry")
-    return found, _told(found, Image(found, np.asarray(affine)).voxel_mm3, mask, atlas)
+    return found, _told(found, Image(found, np.asarray(affine)).voxel_mm3, inside, atlas)
 
 
 def _most_probable(atlas: Atlas, given: Image, positions: Real, threshold: float) -> Labels:

@@ -72,7 +72,10 @@ def register(
     Avants 2008, doi:10.1016/j.media.2007.06.004, whose deformation greedy optimises from one side
     """
     inside = check_mask(mask)
-    check_volume("magnitude", magnitude[0], inside)
+    for number, echo in enumerate(magnitude, start=1):
+        check_volume(f"magnitude of echo {number}", echo, inside)
+    if chi is not None:
+        check_volume("chi", chi, inside)
     step = _blocks(np.asarray(affine, dtype=np.float64), resolution_mm)
     share = block_mean(inside, step)
     grid = _coarser(affine, step)

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qsm_dask.cli.console import list_reasons, progress, say, waiting, warn
@@ -50,7 +51,15 @@ def read_pipeline(name: str, atlas: str | None = None) -> "Pipeline":
     from qsm_dask.pipeline import Pipeline
 
     pipeline = Pipeline.from_yaml(name)
-    return pipeline if atlas is None else pipeline.with_atlas(atlas)
+    return pipeline if atlas is None else pipeline.with_atlas(_everywhere(atlas))
+
+
+def _everywhere(atlas: str) -> str:
+    """A folder as workers understand it, which have working directories of their own; other names as they are."""
+    folder, mark, rest = atlas.partition("#")
+    if ":" in folder:
+        return atlas
+    return f"{Path(folder).expanduser().absolute()}{mark}{rest}"
 
 
 def threads_of(cluster: str) -> int:

@@ -123,7 +123,7 @@ class Engine(Protocol):
         Parameters
         ----------
         task : picklable, and so is what it returns.
-        keys : picklable; `str(key)` names the key in messages and on the dashboard.
+        keys : picklable; `str(key)` names the key in messages, `name_of` on the dashboard.
         memory : projected peak of one key [bytes]; above `limit` the key is refused unrun.
         retries : how often a task that raised is tried again. Worker deaths are counted apart.
         timeout_s : a task that runs longer fails; it is not tried again.

@@ -6,7 +6,7 @@ from typing import Any
 
 from qsm_dask.engine.base import gibibytes
 from qsm_dask.engine.cluster import NODE, Local, Serial, parse
-from qsm_dask.engine.hosted import Aws, Azure, Gcp
+from qsm_dask.engine.hosted import Aws, Azure, Coiled, Gcp
 from qsm_dask.engine.resources import Machine
 from qsm_dask.engine.sizing import AUTO, NANNY, plan, size_of, task_limit, whole, worker_for
 from qsm_dask.engine.ssh import Ssh
@@ -107,7 +107,7 @@ def fleet(spec: Mapping[str, Any], node: Node, task_bytes: int) -> Fleet:
     size = worker_for(task_bytes) + own if stated == AUTO else size_of(stated)
     if isinstance(cluster, Ssh):
         per_node, nodes = cluster.workers_per_host, node.count or len(cluster.hosts)
-    elif isinstance(cluster, Aws | Azure | Gcp):  # each of whose machines is one worker
+    elif isinstance(cluster, Aws | Azure | Coiled | Gcp):  # each of whose machines is one worker
         per_node, nodes = 1, node.count or cluster.workers
     elif node.cpus is not None and node.memory is not None:
         room = size_of(node.memory)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from qsm_dask.engine.base import gibibytes
 from qsm_dask.errors import ConfigError, EngineError
+from qsm_dask.provenance import software
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -45,9 +46,11 @@ def suited_workers(client: "Client", where: str, wait: float) -> Mapping[str, Ma
             )
         if not worker["memory_limit"]:
             raise ConfigError(f"worker {name} has no memory limit: start workers with `--memory-limit`")
-    for name, answer in client.run(_versions, on_error="return").items():
-        if isinstance(answer, BaseException):
-            raise ConfigError(f"worker {name} cannot run qsm_dask ({answer}): install it there in the same version")
+    here = _version()
+    for name, answer in client.run(_version, on_error="return").items():
+        if answer != here:
+            found = f"cannot run qsm_dask ({answer})" if isinstance(answer, BaseException) else f"has qsm_dask {answer}"
+            raise ConfigError(f"worker {name} {found}: install version {here} there, as here")
     _LOG.info("%d workers, the least of %s", len(workers), gibibytes(least_memory(workers)))
     return workers
 
@@ -57,5 +60,6 @@ def least_memory(workers: Mapping[str, Mapping[str, Any]]) -> int:
     return int(min(worker["memory_limit"] for worker in workers.values()))
 
 
-def _versions() -> None:
-    """Runs on a worker, which must find this module to do so."""
+def _version() -> str:
+    """Runs on a worker too, which must find this module to do so."""
+    return software()["qsm-dask"]

@@ -1,7 +1,7 @@
 """A BIDS dataset in an object store: its tree is laid out here without content, and workers fetch one scan each.
 
-Names decide what belongs to a scan, so the driver lists the objects once and reads two small files. The
-images and sidecars of a scan lie on a worker's disk only while that scan is ingested.
+Names decide what belongs to a scan, so the driver lists the objects once and reads two small files, and the
+head of one image of each scan. The files of a scan lie on a worker's disk only while that scan is ingested.
 """
 
 import shutil

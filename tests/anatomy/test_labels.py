@@ -61,3 +61,13 @@ def test_the_most_probable_region_is_taken_from_half_on():
 def test_an_atlas_without_regions_is_refused():
     with pytest.raises(ValueError, match="neither a dseg nor a probseg"):
         labels(places(), np.eye(4), atlas=Atlas())
+
+
+def test_a_place_that_is_nowhere_and_an_empty_mask_are_refused():
+    atlas = Atlas(labels=Image(volume(), np.eye(4)), names=NAMES)
+    lost = places((12, 6, 5))
+    lost[1, 3, 2, 2] = np.nan
+    with pytest.raises(ValueError, match="template_position is NaN"):
+        labels(lost, np.eye(4), atlas=atlas)
+    with pytest.raises(ValueError, match="mask is empty"):
+        labels(places((12, 6, 5)), np.eye(4), np.zeros((12, 6, 5), bool), atlas=atlas)

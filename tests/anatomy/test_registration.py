@@ -113,8 +113,10 @@ def test_what_cannot_be_registered_is_refused(monkeypatch):
         register(magnitude[None], brain, affine, chi, template=only_chi)
     with pytest.raises(ValueError, match="mask is empty"):
         register(magnitude[None], np.zeros_like(brain), affine, chi, template=template())
-    with pytest.raises(ValueError, match="magnitude is NaN"):
-        register(np.full_like(magnitude, np.nan)[None], brain, affine, chi, template=template())
+    with pytest.raises(ValueError, match="magnitude of echo 2 is NaN"):
+        register(np.stack([magnitude, np.full_like(magnitude, np.nan)]), brain, affine, chi, template=template())
+    with pytest.raises(ValueError, match="chi is NaN"):
+        register(magnitude[None], brain, affine, np.full_like(magnitude, np.nan), template=template())
     monkeypatch.setitem(sys.modules, "picsl_greedy", None)
     with pytest.raises(ValueError, match=r"qsm-dask\[anatomy\]"):
         register(magnitude[None], brain, affine, chi, template=template())

@@ -112,11 +112,11 @@ def _note(line: str) -> None:
 def _plan(module: Any) -> None:
     call = module.call
 
-    def counted(step: Any, values: Any) -> Any:
+    def counted(step: Any, *rest: Any) -> Any:
         if not _now["scan"]:  # kernels are compiled ahead, on a volume that is no scan's
-            return call(step, values)
+            return call(step, *rest)
         _note(f"{_now['scan']} {step.stage}")
-        found = call(step, values)
+        found = call(step, *rest)
         meet(f"step {step.stage}")  # computed, and handed to nobody yet
         return found
 

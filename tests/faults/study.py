@@ -150,5 +150,5 @@ def start(faults: Faults, *arguments: object, **environment: str) -> "subprocess
 def finish(process: "subprocess.Popen[str]", code: int = 0, seconds: float = 120.0) -> tuple[str, str]:
     """What a command said, once it has ended with this code."""
     out, err = process.communicate(timeout=seconds)
-    assert process.returncode == code, err
+    assert process.returncode == code, err or out
     return out, err

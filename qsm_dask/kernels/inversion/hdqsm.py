@@ -57,7 +57,7 @@ def hdqsm(
     Returns
     -------
     chi : (x, y, z) [ppm], zero outside the mask; its mean is arbitrary.
-    Solved : iterations of both stages, relative change and whether the second converged.
+    Solved : iterations of both stages, the larger relative change and whether both converged.
 
     Raises
     ------
@@ -79,7 +79,9 @@ def hdqsm(
     split = SplitField(grid, data, _fit_square, 1.0, chi)
     weight, penalty = weight_ppm_mm * data.scale, rho * weight_ppm_mm * grid.edge_mm
     chi, solved = solve(split, grid, weight, penalty, tolerance, max_iterations, chi)
-    return grid.crop(chi, data.scale), Solved(first.iterations + solved.iterations, solved.residual, solved.converged)
+    converged = first.converged and solved.converged
+    both = Solved(first.iterations + solved.iterations, max(first.residual, solved.residual), converged)
+    return grid.crop(chi, data.scale), both
 
 
 def _leave_out(chi: Volume, grid: door.Grid, data: WrappedField) -> None:
