@@ -31,7 +31,8 @@ def own_folder(parent: str | Path | None, prefix: str) -> Iterator[str]:
     sweep(parent, prefix)
     folder = tempfile.mkdtemp(prefix=prefix, dir=parent)
     try:
-        with Path(folder, _OWNER).open("xb", buffering=0) as owner:
+        mine = os.open(Path(folder, _OWNER), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(mine, "wb", buffering=0) as owner:
             _claim(owner)
             yield folder
     finally:
