@@ -154,7 +154,10 @@ def content(cohort: "CohortStore", name: str, reference: str = "csf", statistic:
     values = values.sel(region=chosen)
     number = values.sel(statistic=MEANS[statistic], drop=True)
     own = values.sel(statistic="sd", drop=True) ** 2 / number.where(number > 0)
-    moments = cohort.references().sel(reference=reference)
+    known = cohort.references()
+    if reference not in known["reference"].values:
+        raise ConfigError(f"iron needs one reference by itself, not {reference!r}: its error is told for one at a time")
+    moments = known.sel(reference=reference)
     size = moments.sel(moment="n", drop=True)
     common = moments.sel(moment="sd", drop=True) ** 2 / size.where(size > 0)
     chi, se = values.sel(statistic=statistic, drop=True), (own + common.drop_vars("reference")) ** 0.5

@@ -40,7 +40,7 @@ def iron(
     Nothing is computed again. White matter, fluid and vessels are refused with the reason, and so is a reference that
     the calibration does not hold for.
 
-    Exit code 0: every scan has iron; 1: some lack the reference; 2: wrong usage.
+    Exit code 0: every scan has iron; 1: some have none; 2: wrong usage.
 
     Example: `qsm-dask iron study.qsm --calibration zheng2013`
     """
@@ -60,5 +60,5 @@ def iron(
             say(f"iron      {len(summary.regions)} regions of {summary.scans} scans: {store.place.of(summary.table)}")
             list_reasons(summary.refused)
         for scan in summary.without:
-            warn(f"{scan} has no reference {reference}, and so no iron")
+            warn(f"{scan} has no iron: it lacks the reference {reference}, or {statistic} in every deep grey region")
     raise typer.Exit(1 if summary.without else 0)

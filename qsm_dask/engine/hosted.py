@@ -7,6 +7,7 @@ These kinds only hand over: what to start is said in the words of the library th
 # distributed is typed in part only
 
 import importlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from qsm_dask.errors import ConfigError, EngineError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hosted:
+class Hosted(ABC):
     """What all of them are told.
 
     Attributes
@@ -61,9 +62,9 @@ class Hosted:
         seconds("start", self.start)
         seconds("patience", self.patience)
 
+    @abstractmethod
     def own(self) -> dict[str, Any]:
         """Keyword arguments that this kind sets by itself."""
-        raise NotImplementedError
 
     def calls(self) -> dict[str, Any]:
         """What is called, with which keyword arguments."""

@@ -7,6 +7,7 @@ nobody maintains a table of dependencies. The last producer of a name wins.
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -149,11 +150,10 @@ class Plan:
                 if origin.get(name) != provider:  # not held, or held from before a node that was not run
                     live[name], origin[name] = load(provider, name), provider
             outputs, said = call(step, [live[name] for name in step.inputs], open_atlas)
-            if said is None:
-                said = self._mask_figures(outputs, live)
+            figures = {} if isinstance(said, Told) else self._mask_figures(outputs, live)
             live.update(outputs)
             origin.update(dict.fromkeys(outputs, node.name))
-            records.append(record(step, time.perf_counter() - started, said))
+            records.append(record(step, time.perf_counter() - started, said, figures))
             if step is node.steps[-1]:
                 _check_stored(node, live)
                 seconds = sum(record["seconds"] for record in records)
@@ -163,13 +163,13 @@ class Plan:
                 live.pop(name, None)
                 origin.pop(name, None)
 
-    def _mask_figures(self, outputs: Mapping[str, Any], before: Mapping[str, Any]) -> Told | None:
+    def _mask_figures(self, outputs: Mapping[str, Any], before: Mapping[str, Any]) -> Mapping[str, float]:
         """Figures of the mask that a step made, against the one of the same name that it replaces."""
         made = {name: array for name, array in outputs.items() if base_name(name) == "mask"}
         if not made:
-            return None
+            return {}
         ((name, mask),) = made.items()
-        return Told(maskfigures.figures(mask, self.geometry.voxel_size, before.get(name)))
+        return maskfigures.figures(mask, self.geometry.voxel_size, before.get(name))
 
     def _provider(self, reader: Step, name: str) -> str:
         """The node whose version of a quantity a step reads: that of the last step before it that writes it."""
@@ -236,8 +236,10 @@ def call(
     return dict(zip(step.outputs, arrays, strict=True)), said
 
 
-def record(step: Step, seconds: float, said: Solved | Told | None) -> dict[str, Any]:
-    """The provenance of a step: stage, version, parameters, citation, seconds and what it reported."""
+def record(
+    step: Step, seconds: float, said: Solved | Told | None, figures: Mapping[str, float] = MappingProxyType({})
+) -> dict[str, Any]:
+    """The provenance of a step: stage, version, parameters, citation, seconds, what it reported, and of its mask."""
     about: dict[str, Any] = {
         "stage": step.stage,
         "version": step.method.version,
@@ -247,6 +249,8 @@ def record(step: Step, seconds: float, said: Solved | Told | None) -> dict[str, 
     }
     if step.pins:
         about["atlases"] = {name: pin.digest for name, pin in step.pins.items()}
+    if figures:
+        about["figures"] = dict(figures)
     if isinstance(said, Solved):
         about["solved"] = asdict(said)
     if isinstance(said, Told):

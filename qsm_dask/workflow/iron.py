@@ -41,7 +41,7 @@ class Summary:
     scans : those with region values.
     regions : those whose iron was told, in any scan.
     refused : reason by region, of the others.
-    without : scans that lack the reference, and so have no iron.
+    without : scans without iron: they lack the reference, or the statistic in every region.
     table : the document written.
     """
 

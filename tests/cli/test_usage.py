@@ -6,6 +6,7 @@ from contextlib import suppress
 
 import pytest
 
+from qsm_dask.cli import steps
 from qsm_dask.workflow import status, verify
 from tests.workflow import cohorts
 
@@ -161,3 +162,20 @@ def test_a_skipped_scan_is_no_failure_of_an_export(told, tmp_path):
 def test_status_of_an_empty_cohort_says_what_to_do(qsm, tmp_path):
     cohorts.create(tmp_path)
     assert "no scan was ingested yet" in qsm("status", tmp_path)[2]
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("atlases/tpl", "HERE/atlases/tpl"),
+        ("atlases/tpl#atlas-x", "HERE/atlases/tpl#atlas-x"),
+        ("/shared/tpl", "/shared/tpl"),
+        ("templateflow:MNI152", "templateflow:MNI152"),
+        ("package:a/b", "package:a/b"),
+    ],
+)
+def test_an_atlas_is_told_to_workers_as_they_find_it(tmp_path, monkeypatch, given, meant):
+    monkeypatch.chdir(tmp_path)
+    pipeline = steps.read_pipeline("regions", given)
+    named = {str(value) for slot in pipeline.slots for step in slot for value in step.parameters.values()}
+    assert meant.replace("HERE", str(tmp_path)) in named

@@ -39,8 +39,9 @@ def test_this_machine_is_one_node(monkeypatch):
 
 
 def test_machines_of_a_cloud_are_one_worker_each_and_hosts_hold_as_many_as_they_are_told():
-    cloud = fleet({"kind": "aws", "workers": 7}, Node(cpus=64, memory="256 GiB"), GIB)
-    assert (cloud.nodes, cloud.slots_per_node) == (7, 1)
+    for kind in ("aws", "azure", "coiled", "gcp"):
+        cloud = fleet({"kind": kind, "workers": 7}, Node(cpus=64, memory="256 GiB"), GIB)
+        assert (cloud.nodes, cloud.slots_per_node) == (7, 1)
     hosts = fleet({"kind": "ssh", "hosts": ["a", "b", "c"], "workers_per_host": 5}, Node(), GIB)
     assert (hosts.nodes, hosts.slots_per_node) == (3, 5)
 

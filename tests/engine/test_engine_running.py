@@ -76,3 +76,15 @@ def test_nobody_there() -> None:
         open_engine({"kind": "running", "address": "tcp://127.0.0.1:9", "start": "1 s"}),
     ):
         pass
+
+
+def test_workers_of_another_version_are_refused(
+    certified: tuple[LocalCluster, dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, files = certified
+    monkeypatch.setattr("qsm_dask.engine.suited.software", lambda: {"qsm-dask": "99.9"})
+    with (
+        pytest.raises(ConfigError, match=r"has qsm_dask \d.*: install version 99\.9 there"),
+        open_engine({"kind": "running", "address": made.scheduler_address, **files}),
+    ):
+        pass

@@ -260,6 +260,13 @@ def test_solved_tells_of_iterations_that_ran_out(kernel):
     assert not solved.converged
 
 
+def test_hdqsm_has_not_converged_when_its_first_stage_has_not():
+    _, field, mask = head((20, 20, 20), (4, 4, 4))
+    _, solved = hdqsm(field, mask, (4, 4, 4), AXIAL, B0, TE, first_iterations=1)
+    assert not solved.converged
+    assert solved.residual > 1e-2
+
+
 @pytest.mark.parametrize("kernel", METHODS)
 def test_inputs_are_not_altered_and_values_outside_the_mask_are_not_read(kernel):
     _, field, mask = head((20, 18, 16), (4, 4, 4))

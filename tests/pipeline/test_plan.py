@@ -63,6 +63,16 @@ def test_results_are_those_worked_out_by_hand():
     assert results["maps"].steps[0]["solved"] == {"iterations": 3, "residual": 0.5, "converged": True}
 
 
+def test_a_mask_is_told_of_beside_how_an_iteration_ended():
+    steps = ["mask.level", "field.first", "background.slow", "inversion.gain"]
+    (result,) = pipeline(steps).plan(GEOMETRY, SOURCES).run(from_ingest(arrays()), ("field",))
+    told = result.steps[-1]
+    assert told["solved"]["iterations"] == 7
+    # Eight voxels of 1 mm3 are left of twelve: twice eight over the sum of both is the Dice coefficient.
+    assert told["figures"]["volume_ml"] == pytest.approx(0.008)
+    assert told["figures"]["dice"] == pytest.approx(16 / 20)
+
+
 def test_a_parameter_changes_its_step_and_what_follows_and_nothing_else():
     before = pipeline().plan(GEOMETRY, SOURCES).digests(SOURCES)
     steps = [*STEPS[:3], {"inversion.gain": {"gain": 3.0}}, *STEPS[4:]]

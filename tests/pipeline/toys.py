@@ -21,6 +21,10 @@ def peel(total_field, mask, /, *, depth: int = 1):
     return total_field * smaller, smaller
 
 
+def peel_slowly(total_field, mask, /):
+    return *peel(total_field, mask), Solved(7, 0.25, True)
+
+
 def invert(local_field, mask, /, *, gain: float = 2.0):
     return local_field * np.float32(gain), Solved(3, 0.5, True)
 
@@ -63,6 +67,7 @@ TOYS = {
     "mask.level": Stage(threshold, ("mask",), one_volume),
     "field.first": Stage(field, ("total_field",), one_volume),
     "background.peel": Stage(peel, ("local_field", "mask"), one_volume),
+    "background.slow": Stage(peel_slowly, ("local_field", "mask"), one_volume),
     "inversion.gain": Stage(invert, ("chi",), one_volume, "10.1000/182"),
     "inversion.hollow": Stage(hollow, ("chi",), one_volume),
     "relaxometry.decay": Stage(decay, ("r2star",), one_volume, applies=two_echoes),

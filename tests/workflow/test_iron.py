@@ -79,3 +79,16 @@ def test_nothing_is_written_for_a_reference_that_does_not_hold(cohort: CohortSto
     with pytest.raises(ConfigError, match="cannot be told from 'mass'"):
         iron.run(cohort, "zheng2013", statistic="mass")
     assert cohort.read_document("tables/iron.tsv") is None
+
+
+def test_a_calibration_of_ones_own_may_name_one_reference_and_joined_ones_are_refused(
+    cohort: CohortStore, tmp_path: Path
+) -> None:
+    own = tmp_path / "own.yaml"
+    line = {"slope": 1e-3, "slope_se": 1e-4, "intercept": 0.0, "intercept_se": 0.0, "source": "phantom", "cite": ""}
+    joined = "Left-Putamen+Left-Cerebral-White-Matter"
+    own.write_text(json.dumps({**line, "recalled": "", "references": "csf"}))
+    assert iron.run(cohort, str(own)).without == ("sub-02",)
+    own.write_text(json.dumps({**line, "recalled": "", "references": [joined]}))
+    with pytest.raises(ConfigError, match="iron needs one reference by itself"):
+        iron.run(cohort, str(own), joined)

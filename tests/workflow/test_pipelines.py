@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from qsm_dask import resources
 from qsm_dask.engine import SerialEngine
 from qsm_dask.pipeline import Pipeline
 from qsm_dask.store import CohortStore
@@ -118,3 +119,11 @@ def test_one_echo_is_weighted_and_not_separated(tmp_path):
     assert process.run(store, SerialEngine(ROOM), Pipeline.from_yaml("swi")).failures == {}
     refused = process.run(store, SerialEngine(ROOM), Pipeline.from_yaml("separation"))
     assert "chi_para" in refused.failures["sub-01"]
+
+
+@pytest.mark.parametrize("name", resources.names("pipelines"))
+def test_whoever_makes_chi_and_region_values_finds_the_fluid(name):
+    """Iron is told relative to it."""
+    stages = {step.stage for slot in Pipeline.from_yaml(name).slots for step in slot}
+    if {"reference.whole_brain", "roi.statistics"} <= stages:
+        assert "reference.csf" in stages
