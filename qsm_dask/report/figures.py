@@ -94,8 +94,8 @@ def mosaic(layers: Sequence[Layer], mask: NDArray[np.bool_], affine: ArrayLike) 
     # imshow moves the limits with every image, so they are set last
     axes.set(xlim=(0, WIDTH_PX), ylim=(0, height), aspect="equal")
     axes.set_axis_off()
-    canvas.draw()  # type: ignore[no-untyped-call]
-    return _png(np.asarray(canvas.buffer_rgba())[..., :3])  # type: ignore[no-untyped-call]
+    canvas.draw()
+    return _png(np.asarray(canvas.buffer_rgba())[..., :3])
 
 
 def size_of(png: bytes) -> tuple[int, int]:

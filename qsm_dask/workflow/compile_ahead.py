@@ -12,7 +12,8 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO, Any, cast
 
 import llvmlite.binding
 import numpy as np
@@ -49,17 +50,14 @@ def run(pipeline: Pipeline, threads: int = 1, *, progress: Progress | None = Non
     """
     if not is_due(pipeline, threads):
         return
-    command = [sys.executable, "-m", __name__]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdin is not None  # noqa: S101 -- for the type checker
-        assert process.stdout is not None  # noqa: S101
-        assert process.stderr is not None  # noqa: S101
-        process.stdin.write(json.dumps([dict(pipeline.source), threads]).encode())
-        process.stdin.close()
-        for line in process.stdout:
-            if progress is not None:
-                progress(*json.loads(line))
-        complaint = process.stderr.read().decode(errors="replace").strip()
+    command = [sys.executable, "-m", __name__, json.dumps([dict(pipeline.source), threads])]
+    with TemporaryFile() as complaints:  # a pipe that nobody reads meanwhile would fill, and stop the process
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=complaints) as process:
+            for line in cast("IO[bytes]", process.stdout):
+                if progress is not None:
+                    progress(*json.loads(line))
+        complaints.seek(0)
+        complaint = complaints.read().decode(errors="replace").strip()
     if process.returncode:
         _LOG.warning("kernels could not be compiled ahead, so each worker compiles them: %s", complaint[-300:])
         return
@@ -124,6 +122,6 @@ def _print(*fact: int | str) -> None:
 
 
 if __name__ == "__main__":
-    source, threads = json.load(sys.stdin)
+    source, threads = json.loads(sys.argv[1])
     with scipy.fft.set_workers(threads):
         compile_steps(Pipeline.from_mapping(source), _print)
