@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from io import StringIO
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numba
@@ -132,8 +131,9 @@ def _quiet() -> Iterator[None]:
     sys.stdout.flush()
     kept = os.dup(1)
     try:
-        with Path(os.devnull).open("wb") as nowhere:
-            os.dup2(nowhere.fileno(), 1)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        os.close(nowhere)
         yield
     finally:
         os.dup2(kept, 1)
