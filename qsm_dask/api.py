@@ -11,6 +11,7 @@ from qsm_dask.pipeline import Pipeline
 from qsm_dask.place import Place
 from qsm_dask.store import CohortStore
 from qsm_dask.workflow import compile_ahead
+from qsm_dask.workflow import cube as _cube
 from qsm_dask.workflow import ingest as _ingest
 from qsm_dask.workflow import process as _process
 
@@ -112,3 +113,19 @@ def process(cohort: CohortStore, engine: Engine, pipeline: Pipeline | str | Path
     chosen = pipeline if isinstance(pipeline, Pipeline) else Pipeline.from_yaml(pipeline)
     compile_ahead.run(chosen, engine.threads)
     return _process.run(cohort, engine, chosen)
+
+
+def append_cube(cohort: CohortStore, engine: Engine, *, compact: bool = False) -> "_cube.Summary":
+    """Append the maps of scans in standard space to the cohort cube, which `CohortStore.cube` reads by brick.
+
+    Parameters
+    ----------
+    cohort : from `open_cohort`; processed by a pipeline that has `anatomy.standard`, such as `standard`.
+    engine : where segments of the cube are written; see `open_engine`.
+    compact : whether scans of small segments are written together once more.
+
+    Raises
+    ------
+    DamageError : the index, or the record of a segment, cannot be read.
+    """
+    return _cube.run(cohort, engine, compact=compact)

@@ -171,6 +171,12 @@ def carried_labels(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
     return int(FLOAT * max(3.0 * parameters["atlas"], parameters["atlas"] + 4.1 * geometry.voxels))
 
 
+def standard_maps(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
+    """`anatomy.standard` sums the magnitude, holds it and three maps of the template, and these while one is packed."""
+    grid = parameters["template"]
+    return int(FLOAT * max(2.4 * geometry.voxels, 1.2 * geometry.voxels + 3.1 * grid, 4.2 * grid))
+
+
 def grown_surface(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
     """`mask.bet` holds the image and positions of both grids, the isotropic one with its margin."""
     step = parameters["resolution_mm"]
