@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from qsm_dask import numba_cache
 
 if TYPE_CHECKING:
-    from qsm_dask.api import append_cube, ingest, open_cohort, open_engine, process
+    from qsm_dask.api import append_cube, build_template, ingest, open_cohort, open_engine, process
     from qsm_dask.errors import ConfigError, DamageError, EngineError, InputError, QsmError, StageError, StoreError
     from qsm_dask.pipeline import Pipeline
     from qsm_dask.quantities import QUANTITIES, Quantity
@@ -36,6 +36,7 @@ __all__ = [
     "StageError",
     "StoreError",
     "append_cube",
+    "build_template",
     "ingest",
     "open_cohort",
     "open_engine",
@@ -43,7 +44,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "api": ("append_cube", "ingest", "open_cohort", "open_engine", "process"),
+    "api": ("append_cube", "build_template", "ingest", "open_cohort", "open_engine", "process"),
     "pipeline": ("Pipeline",),
     "quantities": ("QUANTITIES", "Quantity"),
     "scan": ("Geometry", "ScanKey"),

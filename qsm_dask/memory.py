@@ -172,9 +172,9 @@ def carried_labels(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
 
 
 def standard_maps(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
-    """`anatomy.standard` sums the magnitude, holds it and three maps of the template, and these while one is packed."""
+    """`anatomy.standard` holds the magnitude and six volumes of the template, and these while one is packed."""
     grid = parameters["template"]
-    return int(FLOAT * max(2.4 * geometry.voxels, 1.2 * geometry.voxels + 3.1 * grid, 4.2 * grid))
+    return int(FLOAT * max(2.4 * geometry.voxels, 1.3 * geometry.voxels + 6.5 * grid, 7.5 * grid))
 
 
 def grown_surface(geometry: Geometry, parameters: Mapping[str, Any]) -> int:

@@ -114,6 +114,14 @@ QUANTITIES: Mapping[str, Quantity] = MappingProxyType(
         "chi_standard": _standard("ppm", "magnetic susceptibility"),
         "r2star_standard": _standard("1/s", "effective transverse relaxation rate"),
         "magnitude_standard": _standard("a.u.", "root mean square of the magnitude"),
+        "shape_standard": Quantity(
+            ("axis", *STANDARD),
+            "float32",
+            "mm",
+            "where a scan's anatomy lies beside a template's",
+            "standard",
+            stored=False,
+        ),
         "template_affine": Quantity(
             ("row", "column"), "float64", "mm", "voxel index of the template to position", "standard"
         ),

@@ -178,7 +178,7 @@ ANATOMY: Mapping[str, Stage] = MappingProxyType(
         "mask.bet": Stage(bet, ("mask",), grown_surface, "10.1002/hbm.10062", applies=three_dimensions),
         "anatomy.standard": Stage(
             standard,
-            ("chi_standard", "r2star_standard", "magnitude_standard", "template_affine"),
+            ("chi_standard", "r2star_standard", "magnitude_standard", "template_affine", "shape_standard"),
             standard_maps,
             applies=three_dimensions,
             atlases={"template": "grid"},

@@ -21,7 +21,7 @@ def standard(
     /,
     *,
     template: Atlas,
-) -> tuple[Real, Real, Real, NDArray[np.float64], Told]:
+) -> tuple[Real, Real, Real, NDArray[np.float64], Real, Told]:
     """Resample a scan's maps to the voxels of a template, with one interpolation.
 
     The registration tells where in the template each voxel of the scan lies; it is inverted here by Newton's method
@@ -42,6 +42,8 @@ def standard(
     chi_standard, r2star_standard, magnitude_standard : float32 (x, y, z) of the template, NaN outside the scan's mask;
         R2* NaN throughout where the scan has none.
     template_affine : (4, 4) voxel index of the template to position [mm].
+    shape_standard : float32 (axis, x, y, z) how far from each voxel of the template the anatomy there lies in the scan,
+        once the affine map that fits best has laid one on the other [mm]; NaN outside the mask.
     Told : number of voxels of the template with a value, and share of those whose place in the scan was not found.
 
     Raises
@@ -54,8 +56,11 @@ def standard(
     maps = {"chi": chi, "magnitude": root_mean_square(magnitude)}
     if r2star is not None:
         maps["r2star"] = r2star
-    found, missed = to_template(maps, mask, template_position, shape, affine)
-    count = int(np.count_nonzero(np.isfinite(found["chi"])))
+    found, shift, missed = to_template(maps, mask, template_position, shape, affine)
+    outside = np.isnan(found["chi"])
+    for along in shift:
+        np.copyto(along, np.nan, where=outside)
+    count = outside.size - int(np.count_nonzero(outside))
     if not count:
         raise ValueError("no voxel of the template lies inside the mask: is it the template of the registration?")
     rate = found.get("r2star")
@@ -63,4 +68,5 @@ def standard(
         rate = np.full(shape, np.nan, dtype=np.float32)
     figures = {"standard_voxels": float(count), "not_inverted": missed / float(np.prod(shape))}
     warnings = (f"{missed} voxels of the template were not found in the scan",) if missed else ()
-    return found["chi"], rate, found["magnitude"], np.array(affine, dtype=np.float64), Told(figures, warnings=warnings)
+    told = Told(figures, warnings=warnings)
+    return found["chi"], rate, found["magnitude"], np.array(affine, dtype=np.float64), shift, told

@@ -1,11 +1,12 @@
-"""Commands for maps in standard space."""
+"""Commands for maps in a template's space."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from qsm_dask.cli import steps
-from qsm_dask.cli.console import write_json
+from qsm_dask.cli.console import say, write_json
 from qsm_dask.cli.options import ClusterName, Cohort, Json, Quiet
 
 
@@ -38,3 +39,44 @@ def cube(
     if as_json:
         write_json(vars(summary))
     raise typer.Exit(1 if summary.failures else 0)
+
+
+def template(
+    cohort: Cohort,
+    out: Annotated[
+        Path,
+        typer.Argument(
+            metavar="OUT",
+            help="Folder of the template, which `--atlas` takes then.",
+            file_okay=False,
+            show_default=False,
+        ),
+    ],
+    *,
+    iterations: Annotated[int, typer.Option(min=1, help="How often scans are registered and averaged.")] = 3,
+    name: Annotated[str, typer.Option(help="Of the template's space: letters and digits.")] = "study",
+    cluster: ClusterName = "local",
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Build a template from the cohort's own scans, for populations that no atlas fits.
+
+    It starts from the template of the cohort's pipeline, which must have `anatomy.standard`. Scans are averaged, the
+    average is given their mean shape, they are registered to it, and so on. The cohort's own results stay.
+
+    Exit code 0: the template is written; 2: the cohort's pipeline does not bring scans to a template.
+
+    Example: `qsm-dask template study.qsm templates/tpl-study`
+    """
+    from qsm_dask.api import build_template
+    from qsm_dask.workflow.template import Average
+
+    def tell(number: int, made: Average) -> None:
+        if not quiet and not as_json:
+            say(f"template  {number} of {iterations}: {made.scans} scans, mean shape {made.shape_mm:.2f} mm away")
+
+    store = steps.open_store(cohort)
+    with steps.open_cluster(cluster, quiet=quiet or as_json) as engine:
+        found = build_template(store, engine, out, iterations=iterations, name=name, progress=tell)
+    if as_json:
+        write_json([vars(one) for one in found])

@@ -23,7 +23,7 @@ _FITTED, _FEW = 20_000, 1000
 
 def to_template(
     maps: Mapping[str, Real], mask: Mask, positions: Real, shape: tuple[int, int, int], affine: ArrayLike
-) -> tuple[dict[str, Real], int]:
+) -> tuple[dict[str, Real], Real, int]:
     """Resample maps of a scan to a template's grid, each value interpolated once.
 
     For each voxel of the template the place in the scan is sought that the registration takes there, by Newton's
@@ -42,6 +42,8 @@ def to_template(
     -------
     dict : float32 (x, y, z) of the template by name; NaN where less than half of what would be interpolated lies
         inside the mask, and where the registration cannot be inverted.
+    float32 (axis, x, y, z) : how far from each voxel of the template the affine map that fits the registration best
+        takes its place in the scan [mm]: what the registration does beyond it. NaN where nothing was found.
     int : voxels of the template whose place in the scan was not found within `TOLERANCE_MM`, though it lies in reach
         of the mask.
 
@@ -64,12 +66,18 @@ def to_template(
     grid = np.ascontiguousarray(affine, dtype=np.float64)
     found = {name: np.full(shape, np.nan, dtype=np.float32) for name in maps}
     place = np.empty((3, *shape[1:]), dtype=np.float32)
+    shift = np.empty((3, *shape), dtype=np.float32)
+    index = np.indices((1, *shape[1:]))[:, 0]
     missed = 0
     for plane in range(shape[0]):
         missed += _invert(given, linear, back, usual, grid, plane, low, high, place)
         for name, values in maps.items():
             _read(_readable(values), weight, place, found[name][plane])
-    return found, missed
+        index[0] = plane
+        for axis in range(3):
+            there = np.tensordot(linear[axis, :3], place, 1) + linear[axis, 3]
+            shift[axis, plane] = there - np.tensordot(grid[axis, :3], index, 1) - grid[axis, 3]
+    return found, shift, missed
 
 
 def _readable(array: NDArray[Any]) -> NDArray[Any]:

@@ -19,13 +19,14 @@ def given(mask=None):
 
 def test_maps_lie_on_the_templates_grid():
     rate = np.full(SHAPE, 20.0, np.float32)
-    chi, r2star, magnitude, affine, told = standard(*given(), rate, template=Atlas(grid=GRID))
+    chi, r2star, magnitude, affine, shape, told = standard(*given(), rate, template=Atlas(grid=GRID))
     np.testing.assert_allclose(chi, np.broadcast_to((np.arange(10) + 1.0)[:, None, None] / 100, (10, 9, 8)), atol=1e-4)
     np.testing.assert_allclose(r2star, 20.0)
     np.testing.assert_allclose(magnitude, np.sqrt(12.5), rtol=1e-6)
     np.testing.assert_array_equal(affine, GRID.affine)
     assert told.figures == {"standard_voxels": 720.0, "not_inverted": 0.0}
     assert told.warnings == ()
+    np.testing.assert_allclose(shape, 0.0, atol=1e-4)
 
 
 def test_a_map_that_the_scan_lacks_is_missing_throughout():

@@ -44,3 +44,10 @@ def test_a_damaged_segment_is_repaired_by_appending_again(qsm, told, cohort):
 def test_a_cohort_without_such_maps_is_left_alone(told, tmp_path):
     CohortStore.create(tmp_path / "empty")
     assert told("cube", tmp_path / "empty") == {"appended": {}, "segments": 0, "failures": {}}
+
+
+def test_a_template_needs_scans_in_standard_space(qsm, cohort, tmp_path):
+    code, _, err = qsm("template", cohort.place.folder, tmp_path / "out", "--cluster", "serial")
+    assert code == 2
+    assert "process it with a pipeline that has the step anatomy.standard" in err.replace("\n", " ")
+    assert not (tmp_path / "out").exists()

@@ -43,7 +43,7 @@ def test_the_place_of_each_voxel_of_the_template_is_found():
     positions, mask = scan()
     maps = dict(zip("xyz", positions, strict=True))
     everywhere = np.ones_like(mask)
-    found, missed = to_template(maps, everywhere, positions, TEMPLATE, GRID)
+    found, _, missed = to_template(maps, everywhere, positions, TEMPLATE, GRID)
     assert missed == 0
     for name, wanted in zip("xyz", world(GRID, TEMPLATE), strict=True):
         here = np.isfinite(found[name])
@@ -56,7 +56,9 @@ def test_values_are_those_of_a_plain_interpolation():
     rng = np.random.default_rng(3)
     values = rng.normal(size=SHAPE).astype(np.float32)
     matrix = turned(20.0, (4.2, 3.3, 4.4), SHAPE)
-    found, _ = to_template({"chi": values}, np.ones_like(mask), world(matrix, SHAPE).astype(np.float32), TEMPLATE, GRID)
+    found, *_ = to_template(
+        {"chi": values}, np.ones_like(mask), world(matrix, SHAPE).astype(np.float32), TEMPLATE, GRID
+    )
     back = np.linalg.inv(matrix) @ GRID
     index = np.tensordot(back[:3, :3], np.indices(TEMPLATE), 1) + back[:3, 3].reshape(3, 1, 1, 1)
     wanted = map_coordinates(values.astype(float), index, order=1, cval=np.nan)
@@ -68,17 +70,32 @@ def test_values_are_those_of_a_plain_interpolation():
 def test_nothing_outside_the_mask_is_read_and_its_volume_is_kept():
     positions, mask = scan()
     values = np.where(mask, np.float32(2.0), np.float32(np.nan))
-    found, _ = to_template({"chi": values}, mask, positions, TEMPLATE, GRID)
+    found, *_ = to_template({"chi": values}, mask, positions, TEMPLATE, GRID)
     here = np.isfinite(found["chi"])
     np.testing.assert_allclose(found["chi"][here], 2.0, rtol=1e-6)
     volume = here.sum() * np.linalg.det(GRID[:3, :3])
     assert volume == pytest.approx(1.05 * 0.96 * mask.sum() * np.prod(SIZE), rel=0.03)
 
 
+def test_the_shift_is_what_the_registration_does_beyond_an_affine_map():
+    positions, mask = scan()
+    found, shift, _ = to_template({"chi": positions[0]}, mask, positions, TEMPLATE, GRID)
+    here = np.isfinite(found["chi"])
+    index = np.argwhere(mask)
+    columns = np.column_stack([index, np.ones(len(index))])
+    fitted, *_ = np.linalg.lstsq(columns, positions[:, mask].T.astype(float), rcond=None)
+    # the same at the scan's voxels, by the forward map: fitted place minus position
+    forward = (columns @ fitted).T - positions[:, mask]
+    assert np.linalg.norm(shift[:, here], axis=0).mean() == pytest.approx(
+        np.linalg.norm(forward, axis=0).mean(), rel=0.05
+    )
+    np.testing.assert_allclose(shift[:, here].mean(axis=1), 0.0, atol=0.3)
+
+
 def test_a_mask_that_touches_the_faces_is_read_up_to_them():
     positions = world(np.diag([4.0, 4.0, 4.0, 1.0]), (9, 8, 7)).astype(np.float32)
     values = np.arange(9 * 8 * 7, dtype=np.float32).reshape(9, 8, 7)
-    same, _ = to_template({"chi": values}, np.ones((9, 8, 7), bool), positions, (9, 8, 7), np.diag([4.0, 4, 4, 1]))
+    same, *_ = to_template({"chi": values}, np.ones((9, 8, 7), bool), positions, (9, 8, 7), np.diag([4.0, 4, 4, 1]))
     inner = (slice(1, -1),) * 3
     np.testing.assert_allclose(same["chi"][inner], values[inner], atol=0.5)
     assert np.isfinite(same["chi"]).mean() > 0.6
@@ -88,7 +105,7 @@ def test_a_place_where_the_registration_folds_is_missed_not_invented():
     positions, mask = scan()
     folded = positions.copy()
     folded[0, 12:20] = folded[0, 12:20][::-1] * np.float32(1.5)
-    _, missed = to_template({"chi": positions[0]}, mask, folded, TEMPLATE, GRID)
+    _, _, missed = to_template({"chi": positions[0]}, mask, folded, TEMPLATE, GRID)
     assert missed > 0
 
 
