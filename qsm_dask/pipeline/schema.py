@@ -90,6 +90,10 @@ class Pipeline:
         pipeline.validate()
         return pipeline
 
+    def makes(self, name: str) -> bool:
+        """Whether one of its steps writes a quantity."""
+        return any(name in step.outputs for slot in self.slots for step in slot)
+
     def with_atlas(self, name: str, stages: Mapping[str, Stage] = STAGES) -> "Pipeline":
         """The same pipeline with another atlas in all its steps that name one.
 
