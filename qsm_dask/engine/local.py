@@ -75,6 +75,7 @@ def local_engine(workers: int, memory: int, limit: int, threads: int, scratch: s
                     slots=workers,
                     limit=limit,
                     threads=threads,
+                    own_python=True,
                     larger=lambda: _larger(cluster, client, memory),
                 )
         finally:
