@@ -118,10 +118,11 @@ def run(
         index = dataset.index(root, participants=participants, sessions=sessions, filters=chosen)
         acquisitions = located(maps.attach(index.acquisitions, sources, chosen))
         about, people = dataset.description(root), dataset.participants(root)
+        columns = dataset.columns(root)
     whole = not (participants or sessions or filters)
     if people is not None and not whole:  # who was left out on purpose does not belong to the cohort
         people = people[people["participant_id"].isin({acquisition.key.subject for acquisition in acquisitions})]
-    _write_description(cohort, root, about, [str(source) for source in sources])
+    _write_description(cohort, root, about, columns, [str(source) for source in sources])
     if people is not None:
         update(cohort, people)
     known = cohort.scans()
@@ -332,12 +333,15 @@ def _indexed(row: Row) -> Row:
     return {name: value for name, value in row.items() if name != "changed"}
 
 
-def _write_description(cohort: CohortStore, root: Path, about: Mapping[str, Any], sources: Sequence[str]) -> None:
+def _write_description(
+    cohort: CohortStore, root: Path, about: Mapping[str, Any], columns: Mapping[str, Any], sources: Sequence[str]
+) -> None:
     description = {
         "name": about.get("Name") or root.resolve().name,
         "folder": root.resolve().name,
         "bids_version": about.get("BIDSVersion"),
         "derivatives": list(sources),
+        "participants": dict(columns),
     }
     cohort.write_document(DATASET, json_bytes(description))
 
