@@ -41,6 +41,7 @@ from qsm_dask.engine.base import (
 from qsm_dask.engine.blame import Blame, Verdict
 from qsm_dask.engine.packages import advice, lacking
 from qsm_dask.engine.preload import LEAVING
+from qsm_dask.engine.wear import RECYCLED, Wear
 from qsm_dask.errors import ConfigError, EngineError
 
 K = TypeVar("K")
@@ -72,6 +73,8 @@ class DaskEngine:
     deaths : a task is given up when as many workers died of it.
     patience_s : the engine gives up when there has been no worker for so long [s].
     own_python : whether workers run the Python of this process, so that it tells what they have before they are there.
+    wear : after how many scans, and after what growth of its memory [bytes], a worker that has a nanny is started
+        anew; None for never.
     larger : makes a worker of about twice the room for the time of a `with` block, and hands out
         its address; raises `NoRoomError` if it cannot. It is called while nothing else runs.
 
@@ -90,6 +93,7 @@ class DaskEngine:
         deaths: int = 3,
         patience_s: float = 60.0,
         own_python: bool = False,
+        wear: tuple[int | None, int | None] = (None, None),
         larger: Callable[[], AbstractContextManager[str]] | None = None,
     ) -> None:
         if client.loop is None:
@@ -108,6 +112,8 @@ class DaskEngine:
         """Workers that were stopped for their memory, and what they had taken [bytes]."""
         self.left: set[str] = set()
         """Workers that ended in order: their time was over, or their job was called back."""
+        self.recycled: set[str] = set()
+        """Workers that were worn and ended between two scans."""
         self.refused = ""
         """Why workers that came were sent away."""
         self.topic = f"qsm-dask-{uuid.uuid4().hex}"
@@ -118,8 +124,11 @@ class DaskEngine:
         client.subscribe_topic(_MEMORY_TOPIC, self._note_overfull)
         client.subscribe_topic(LEAVING, self._note_leaving)
         client.subscribe_topic(REFUSED, self._note_refused)
+        client.subscribe_topic(RECYCLED, self._note_recycled)
         client.subscribe_topic(self.topic, self._note_start)
         self._admit({})
+        if wear != (None, None):
+            client.register_plugin(Wear(*wear), name=_wear_of(self.topic))
 
     @property
     def dashboard(self) -> str | None:
@@ -177,6 +186,9 @@ class DaskEngine:
 
     def _note_leaving(self, event: tuple[float, dict[str, Any]]) -> None:
         self.left.add(event[1]["worker"])
+
+    def _note_recycled(self, event: tuple[float, dict[str, Any]]) -> None:
+        self.recycled.add(event[1]["worker"])
 
     def _note_refused(self, event: tuple[float, dict[str, Any]]) -> None:
         worker, fault = event[1]["worker"], event[1]["fault"]
@@ -257,6 +269,8 @@ class _Map:
                         self.blame.started(number, event.worker)
                         continue
                     del self.running[number]
+                    if job.future is not None:
+                        job.future.release()  # a worn worker waits for that
                     yield from self._settle(job, event)
                 yield from self._stop_overdue()
         finally:
@@ -389,6 +403,10 @@ class _Map:
         """Find out whether a worker died of this job, and what to do with it."""
         worker = death.last_worker.address
         overfull = worker in self.engine.overfull
+        if worker in self.engine.recycled and not overfull:
+            self.blame.ended(job.number)
+            self._submit(job)
+            return
         if worker in self.engine.left and not overfull and job.losses < _FREE_LOSSES:
             self.blame.ended(job.number)
             job.losses += 1
@@ -450,8 +468,19 @@ class _Map:
 def _perform(task: Callable[[K], Any], key: K, topic: str, name: str, number: int) -> tuple[Record, str]:
     """Runs on a worker."""
     worker = get_worker()
+    wear: Any = worker.plugins.get(_wear_of(topic))
+    if wear is not None:
+        wear.rest()
     worker.log_event(topic, {"map": name, "number": number, "worker": worker.address})
-    return attempt(task, key), worker.address
+    record = attempt(task, key)
+    if wear is not None:
+        wear.note()
+    return record, worker.address
+
+
+def _wear_of(topic: str) -> str:
+    """The name of the plugin that keeps account of a worker's wear."""
+    return f"{topic}-wear"
 
 
 def _kill_worker(dask_worker: Nanny) -> None:

@@ -76,6 +76,7 @@ def batch_engine(options: Batch) -> Iterator[Engine]:
                     threads=options.threads_per_worker,
                     patience_s=seconds("patience", options.patience),
                     own_python=options.python is None,
+                    wear=options.wear(),
                     larger=lambda: _larger(cluster, client, options),
                 )
         finally:
