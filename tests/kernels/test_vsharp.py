@@ -33,7 +33,14 @@ def full_sphere(shape, voxel_size, radius):
 
 
 def plain_vsharp(field, mask, voxel_size, radii, threshold):
-    """V-SHARP in float64 with complex transforms."""
+    """V-SHARP in float64 with complex transforms, in the smallest box that holds the mask."""
+    box = tuple(slice(places.min(), places.max() + 1) for places in np.nonzero(mask))
+    local, kept = np.zeros(mask.shape), np.zeros(mask.shape, bool)
+    local[box], kept[box] = plain_vsharp_in_box(field[box], mask[box], voxel_size, radii, threshold)
+    return local, kept
+
+
+def plain_vsharp_in_box(field, mask, voxel_size, radii, threshold):
     shape = fourier.padded_shape(mask.shape, voxel_size, fourier.MARGIN_MM)
     depth = distance_transform_edt(np.pad(mask, 1), sampling=voxel_size)[1:-1, 1:-1, 1:-1]
     padded = embed(field * mask, shape)

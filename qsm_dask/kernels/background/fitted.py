@@ -169,7 +169,7 @@ class Means:
         """A padded local field and the kept voxels, in the whole image."""
         kept = np.zeros(self._whole, np.bool_)
         kept[self._box] = self.kept
-        return fourier.uncrop(fourier.crop(local, self.kept), self._box, self._whole), kept
+        return fourier.uncrop(local, self._box, self._whole, self.kept), kept
 
 
 def _checked(

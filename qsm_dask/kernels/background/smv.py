@@ -75,22 +75,27 @@ def vsharp(
     field = check_volume("total_field", total_field, inside)
     check_positive(radius_mm=radius_mm, radius_min_mm=radius_min_mm, radius_step_mm=radius_step_mm, threshold=threshold)
     radii = _radii(size, radius_mm, radius_min_mm, radius_step_mm)
-    chosen, kept = largest_fitting(inside, size, radii)
-    shape = fourier.padded_shape(inside.shape, size, max(fourier.MARGIN_MM, radius_mm))
-    spectrum = fourier.forward(fourier.pad(field, inside, shape))
+    box = fourier.smallest_box(inside)
+    within = np.ascontiguousarray(inside[box])
+    chosen, left = largest_fitting(within, size, radii)
+    shape = fourier.padded_shape(within.shape, size, max(fourier.MARGIN_MM, radius_mm))
+    lines = within.shape[0], within.shape[1]
+    spectrum = fourier.forward(fourier.pad(field[box], within, shape))
     filtered = np.zeros(shape, np.float32)
     product = np.empty_like(spectrum)
     for index, radius in enumerate(radii):
         apply_sphere(spectrum, product, shape, size, radius, 0.0)
-        _collect(filtered, fourier.inverse(product, shape), chosen, index)
+        _collect(filtered, fourier.inverse(product, shape, lines), chosen, index)
     del spectrum, product
     restored = fourier.forward(filtered)
     del filtered
     apply_sphere(restored, restored, shape, size, radii[0], threshold)
-    local = fourier.crop(fourier.inverse(restored, shape), kept)
+    local = fourier.uncrop(fourier.inverse(restored, shape, lines), box, inside.shape, left)
     del restored
     if refine:
-        remove_slow(local, kept, size)
+        remove_slow(local[box], left, size)
+    kept = np.zeros(inside.shape, np.bool_)
+    kept[box] = left
     return local, kept
 
 

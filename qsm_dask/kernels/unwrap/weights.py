@@ -124,12 +124,14 @@ def _fill(
             for z in range(nz):
                 i = (x * ny + y) * nz + z
                 state = record[i, STATE]
+                record[i, 0] = record[i, 1] = record[i, 2] = 0
+                if state == OUTSIDE:
+                    continue
                 at = (x, y, z)
                 for axis in range(3):
                     stride = strides[axis]
                     j = i + stride
-                    record[i, axis] = 0
-                    if state == OUTSIDE or at[axis] + 1 >= lengths[axis] or record[j, STATE] == OUTSIDE:
+                    if at[axis] + 1 >= lengths[axis] or record[j, STATE] == OUTSIDE:
                         continue
                     if state == DONE and record[j, STATE] == DONE:
                         continue
@@ -182,6 +184,8 @@ def _mean_of_edges(found: Records, quality: Real) -> None:
     for x in range(nx):
         for y in range(ny):
             for z in range(nz):
+                if found[x, y, z, STATE] == OUTSIDE:
+                    continue
                 total, count = 0, 0
                 if x + 1 < nx:
                     total += found[x, y, z, 0]
