@@ -60,7 +60,7 @@ def plain_vsharp_in_box(field, mask, voxel_size, radii, threshold):
 def test_spectrum_of_the_sphere_is_that_of_its_voxels(shape, radius):
     ones = np.ones(fourier.half_shape(shape), np.complex64)
     product = np.empty_like(ones)
-    smv.apply_sphere(ones, product, shape, ANISOTROPIC, radius, 0.0)
+    smv.weigh(ones, product, smv.octant(shape, ANISOTROPIC, radius))
     truth = 1 - np.fft.rfftn(full_sphere(shape, ANISOTROPIC, radius))
     np.testing.assert_allclose(product, truth, atol=1e-6)
 
@@ -72,7 +72,7 @@ def test_high_frequencies_pass_the_filter_unchanged(voxel_size, radius):
     shape = (60, 60, 30)
     ones = np.ones(fourier.half_shape(shape), np.complex64)
     product = np.empty_like(ones)
-    smv.apply_sphere(ones, product, shape, voxel_size, radius, 0.0)
+    smv.weigh(ones, product, smv.octant(shape, voxel_size, radius))
     x, y, z = np.meshgrid(*fourier.frequencies(shape, voxel_size), indexing="ij", sparse=True)
     short = np.sqrt(x**2 + y**2 + z**2) * radius > 1.0
     assert np.abs(product[short] - 1.0).max() < 0.5  # deconvolution at most doubles it
