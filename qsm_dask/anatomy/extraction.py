@@ -60,7 +60,7 @@ def bet(
     """
     size = check_voxel_size(voxel_size)
     check_positive(fraction=fraction, resolution_mm=resolution_mm, iterations=iterations)
-    image = np.sqrt(np.mean(np.square(magnitude, dtype=np.float32), axis=0))
+    image = _root_mean_square(magnitude)
     if not (np.isfinite(image).all() and image.max() > 0.0):
         raise ValueError("magnitude is zero throughout, or NaN: there is no brain to find")
     lengths = [(n - 1) * length + 2 * MARGIN_MM for n, length in zip(image.shape, size, strict=True)]
@@ -74,6 +74,15 @@ def bet(
     if not found.any():
         raise ValueError(f"fraction is {fraction}: the tool found no brain; make it smaller")
     return found
+
+
+def _root_mean_square(magnitude: Real) -> Real:
+    """Over echoes, one after the other: their squares are never all held."""
+    image = np.zeros(magnitude.shape[1:], np.float32)
+    for echo in magnitude:
+        image += np.square(echo, dtype=np.float32)
+    image /= np.float32(len(magnitude))
+    return np.sqrt(image, out=image)
 
 
 def _positions(shape: Any, affine: NDArray[np.float64]) -> Real:

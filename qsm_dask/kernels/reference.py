@@ -8,6 +8,7 @@ from scipy import ndimage
 
 from qsm_dask.kernels.doors import Mask, check_mask, check_positive, check_volume, check_voxel_size
 from qsm_dask.kernels.fluid import ventricles
+from qsm_dask.kernels.fourier import smallest_box
 from qsm_dask.kernels.mixture import gaussian_among_uniform
 
 _FEWEST = 50
@@ -137,6 +138,9 @@ def csf(
         places = ventricles(rate, inside, size, r2star_below)
     else:
         places = np.zeros_like(inside)
+    if places.any():
+        box = smallest_box(places)
+        places, values = places[box], values[box]
     deep = ndimage.binary_erosion(places)
     chosen = deep if np.count_nonzero(deep) >= _FEWEST else places
     found = values[chosen].astype(np.float64)

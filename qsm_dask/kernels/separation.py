@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qsm_dask.kernels import fourier, series
-from qsm_dask.kernels.doors import check_positive
+from qsm_dask.kernels.doors import check_extensions, check_positive
 from qsm_dask.kernels.fourier import Spectrum, Volume
 from qsm_dask.kernels.inversion import door
 from qsm_dask.kernels.inversion.admm import shrink, symbols
@@ -180,6 +180,7 @@ def _separate(
     grid, field = door.linear(local_field, *scan[:3])
     inside, strength = grid.inside, series.field_strength(scan[3])
     decay = series.volume(name, rate, inside)
+    check_extensions(solver.extensions)
     check_positive(para_per_s_ppm=constants[0], dia_per_s_ppm=constants[1], **vars(solver) | {"extensions": 1})
     if (decay[inside] < 0).any():
         raise ValueError(f"{name} is negative in some voxels of the mask: clip it at zero, as relaxometry.r2prime does")

@@ -13,8 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 from qsm_dask.kernels import series
 from qsm_dask.kernels.series import Mask, Real, Times
 from qsm_dask.kernels.unwrap import temporal
-from qsm_dask.kernels.unwrap.tree import Indices, unwrap_all, unwrap_rest
-from qsm_dask.kernels.unwrap.weights import DEFAULT, chosen, records, weigh_edges
+from qsm_dask.kernels.unwrap.tree import owners_of_rest, unwrap_all, unwrap_rest
+from qsm_dask.kernels.unwrap.weights import DEFAULT, Indices, chosen, records, weigh_edges
 
 
 def romeo(
@@ -97,19 +97,18 @@ class _Series:
                 self.in_space(echo)
                 temporal.shift_to(self.values[echo], self.values[known], ratio, order, starts)
             else:
-                temporal.follow(self.values[echo], self.values[known], ratio, order, starts)
-                if limit < math.pi:
-                    self.correct(echo, known, ratio, limit, order, starts)
+                around = self.values[echo], self.values[known], ratio, limit, order, starts, self.found
+                if temporal.follow(*around) and limit < math.pi:
+                    self.correct(echo, order)
         return self.values
 
     def in_space(self, echo: int) -> tuple[Indices, Indices]:
-        found = records(self.inside)
-        weigh_edges(found, self.wrapped, self.te, self.magnitude, echo, self.use)
-        return unwrap_all(self.values[echo], found)
+        self.found = records(self.inside)
+        weigh_edges(self.found, self.wrapped, self.te, self.magnitude, echo, self.use)
+        return unwrap_all(self.values[echo], self.found)
 
-    def correct(self, echo: int, known: int, ratio: float, limit: float, order: Indices, starts: Indices) -> None:
+    def correct(self, echo: int, order: Indices) -> None:
         """Unwrap in space what time left uncertain."""
-        found = records(self.inside)
-        if temporal.mark_uncertain(self.values[echo], self.values[known], ratio, limit, order, starts, found):
-            weigh_edges(found, self.wrapped, self.te, self.magnitude, echo, self.use)
-            unwrap_rest(self.values[echo], found)
+        owners = owners_of_rest(self.found, order)
+        weigh_edges(self.found, self.wrapped, self.te, self.magnitude, echo, self.use, owners)
+        unwrap_rest(self.values[echo], self.found, owners)
