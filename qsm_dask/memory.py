@@ -5,8 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from qsm_dask.anatomy import extraction
-from qsm_dask.kernels.background import pdf
-from qsm_dask.kernels.fourier import MARGIN_MM, padded_shape
+from qsm_dask.kernels.fourier import MARGIN_MM, SOURCES_MARGIN_MM, padded_shape
 from qsm_dask.scan import Geometry
 
 FLOAT = 4
@@ -151,7 +150,7 @@ smallest_field = volumes(8.2)
 inner_sources = volumes(17.5, padded=3.1)
 """`background.tfi` holds two solvers and coarser grids, three weights of slopes, a spectrum, two kernels."""
 
-outer_dipoles = volumes(padded=6.9, margin_mm=pdf.MARGIN_MM)
+outer_dipoles = volumes(padded=6.9, margin_mm=SOURCES_MARGIN_MM)
 """`background.pdf` holds three volumes of the solver, the weights, a field, a spectrum and the kernel's half."""
 
 

