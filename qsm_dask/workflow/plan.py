@@ -126,7 +126,7 @@ def pending(cohort: CohortStore, pipeline: Pipeline) -> Pending:
     done = refused = 0
     for standing in standings_under(cohort, pipeline):
         if standing.plan is None or standing.ingest is None:
-            refused += standing.state == "failed"
+            refused += standing.state in ("failed", "pending")
             done += standing.state == "skipped"
             continue
         nodes = tuple(node.node for node in standing.nodes if node.state != "done")
