@@ -57,6 +57,7 @@ from qsm_dask.kernels.unwrap.romeo import romeo
 from qsm_dask.memory import (
     boundary_value,
     carried_labels,
+    closed_labels,
     coil_combination,
     descent,
     division,
@@ -196,7 +197,7 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
             masking.phase_quality, ("mask", "phase_quality"), volumes(3.1), "10.1002/mrm.28563"
         ),
         "mask.field_quality": Stage(masking.field_quality, ("mask",), volumes(2.2), "10.1002/mrm.29048"),
-        "mask.segmentation": Stage(segmentation, ("mask",), volumes(2.4)),
+        "mask.segmentation": Stage(segmentation, ("mask",), closed_labels),
         "mask.erode": Stage(masking.erode, ("mask",), mask_erosion),
         "coils.mcpc3ds": Stage(
             coils.mcpc3ds, ("phase", "magnitude"), coil_combination, "10.1002/mrm.26963", applies=two_echoes

@@ -41,7 +41,8 @@ def check_volume(name: str, volume: NDArray[Any], mask: Mask) -> NDArray[Any]:
     if np.iscomplexobj(volume):
         raise ValueError(f"{name} is complex: hand over real values")
     # Plane by plane: a temporary of the whole volume would count in the peak memory.
-    bad = sum(int(np.count_nonzero(~np.isfinite(plane) & inside)) for plane, inside in zip(volume, mask, strict=True))
+    planes = ((np.isfinite(plane), inside) for plane, inside in zip(volume, mask, strict=True))
+    bad = sum(int(np.count_nonzero(~finite & inside)) for finite, inside in planes if not finite.all())
     if bad:
         raise ValueError(f"{name} is NaN or infinite in {bad} voxels of the mask: take them out of the mask")
     return volume
