@@ -297,12 +297,33 @@ class CohortStore:
         self._files.remove(marker(scan, node, key))
 
     def stored_scans(self) -> list[ScanKey]:
-        """Every scan that has a folder, whether or not the index knows it, by listing; for repair, not for status."""
+        """Every scan that has a folder, whether or not the index knows it, by one listing."""
         found = []
         for name in self._files.names(SCANS):
             with suppress(ValueError):  # a folder that somebody else put there
                 found.append(ScanKey.parse(name))
         return found
+
+    def unindexed(self) -> list[ScanKey]:
+        """Scans with a folder that the index does not know: their driver ended before it could record them."""
+        known = set(self.index()["scan"])
+        return sorted(scan for scan in self.stored_scans() if str(scan) not in known)
+
+    def catch_up(self) -> int:
+        """Record the ingests that the index has missed; how many there were."""
+        return self._record_ingests(self.unindexed())
+
+    def mend_index(self) -> list[str]:
+        """Drop segments of the index that are damaged, and record anew what they may have told; names of the dropped.
+
+        Rows of nodes come back with the next run; until then their commits tell of them. Why scans failed is lost.
+        """
+        dropped = self._index.drop_damaged()
+        if dropped:  # what is left may be of an older commit; of one that failed since, it must not be forgotten
+            index = self.index()
+            failed = set(index["scan"][(index["node"] == "ingest") & (index["state"] != "done")])
+            self._record_ingests(scan for scan in self.stored_scans() if str(scan) not in failed)
+        return dropped
 
     def leftovers(
         self, scan: ScanKey, older_than_s: float, replaced: Iterable[tuple[str, str]] = ()
@@ -353,7 +374,10 @@ class CohortStore:
         -------
         int : how many there are. Rows of other nodes come back with the next run.
         """
-        commits = [self.intact(scan, "ingest", INGEST_KEY) for scan in self.stored_scans()]
+        return self._record_ingests(self.stored_scans())
+
+    def _record_ingests(self, scans: Iterable[ScanKey]) -> int:
+        commits = [self.intact(scan, "ingest", INGEST_KEY) for scan in scans]
         rows = [commit.row() for commit in commits if commit is not None]
         self.record(rows)
         return len(rows)

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from qsm_dask.cohort.standing import standings
 from qsm_dask.errors import ConfigError
 from qsm_dask.pipeline import Pipeline
 from qsm_dask.scan import ScanKey
-from qsm_dask.standing import standings
 from qsm_dask.store import CohortStore, Leftover
 
 GRACE_H = 24.0
