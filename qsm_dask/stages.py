@@ -15,6 +15,7 @@ from typing import Any, get_type_hints
 from qsm_dask.anatomy.extraction import bet
 from qsm_dask.anatomy.labels import labels
 from qsm_dask.anatomy.registration import register
+from qsm_dask.anatomy.standard import standard
 from qsm_dask.applies import three_dimensions, three_echoes, three_equispaced_echoes, two_echoes
 from qsm_dask.atlas import Part
 from qsm_dask.kernels import (
@@ -79,6 +80,7 @@ from qsm_dask.memory import (
     split_field,
     split_rest,
     split_slopes,
+    standard_maps,
     streak_removal,
     total_variation,
     two_levels,
@@ -185,6 +187,13 @@ ANATOMY: Mapping[str, Stage] = MappingProxyType(
             applies=three_dimensions,
             packages={"brainextractor": "anatomy"},
         ),
+        "anatomy.standard": Stage(
+            standard,
+            ("chi_standard", "r2star_standard", "magnitude_standard", "template_affine", "shape_standard"),
+            standard_maps,
+            applies=three_dimensions,
+            atlases={"template": "grid"},
+        ),
         "anatomy.labels": Stage(labels, ("dseg",), carried_labels, atlases={"atlas": "regions"}),
     }
 )
@@ -240,16 +249,16 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
         "inversion.tikhonov": Stage(tikhonov, ("chi",), division, "10.1002/jmri.24365"),
         "inversion.tv": Stage(tv, ("chi",), total_variation, "10.1002/mrm.25029", version=2),
         "inversion.rts": Stage(rts, ("chi",), total_variation, "10.1016/j.neuroimage.2017.11.018", version=2),
-        "inversion.fansi": Stage(fansi, ("chi",), split_slopes, "10.1002/mrm.27073"),
-        "inversion.hdqsm": Stage(hdqsm, ("chi",), split_field, "10.1002/mrm.29218", version=2),
+        "inversion.fansi": Stage(fansi, ("chi",), split_slopes, "10.1002/mrm.27073", version=2),
+        "inversion.hdqsm": Stage(hdqsm, ("chi",), split_field, "10.1002/mrm.29218", version=3),
         "inversion.ilsqr": Stage(ilsqr, ("chi",), streak_removal, "10.1016/j.neuroimage.2014.12.043"),
-        "inversion.l1": Stage(l1, ("chi",), split_field, "10.1002/mrm.28957"),
-        "inversion.medi": Stage(medi, ("chi",), morphology, "10.1016/j.neuroimage.2011.08.082"),
-        "inversion.ndi": Stage(ndi, ("chi",), descent, "10.1002/nbm.4271"),
+        "inversion.l1": Stage(l1, ("chi",), split_field, "10.1002/mrm.28957", version=2),
+        "inversion.medi": Stage(medi, ("chi",), morphology, "10.1016/j.neuroimage.2011.08.082", version=2),
+        "inversion.ndi": Stage(ndi, ("chi",), descent, "10.1002/nbm.4271", version=2),
         "inversion.star": Stage(star, ("chi",), two_levels, "10.1002/nbm.3383"),
         "inversion.tgv": Stage(tgv, ("chi", "mask"), primal_dual, "10.1016/j.neuroimage.2015.02.041"),
         "inversion.two_pass": Stage(two_pass, ("chi",), volumes(1.35), "10.1002/mrm.29048"),
-        "inversion.whqsm": Stage(whqsm, ("chi",), split_rest, "10.1002/mrm.27483"),
+        "inversion.whqsm": Stage(whqsm, ("chi",), split_rest, "10.1002/mrm.27483", version=2),
         "reference.whole_brain": Stage(
             reference.whole_brain, ("chi", "chi_reference"), whole_brain_reference, "10.1002/mrm.30006"
         ),

@@ -170,6 +170,13 @@ def _weigh_plane(spectrum: Spectrum, kernel: Volume) -> None:
             spectrum[j, m] *= kernel[j, m]
 
 
+def weighed(spectrum: Spectrum, kernel: Volume) -> Spectrum:
+    """A half spectrum times a real kernel on the same grid, in an array of its own."""
+    result = spectrum.copy()
+    weigh(result, kernel)
+    return result
+
+
 def frequencies(shape: Shape, voxel_size: Vector) -> tuple[Floats, Floats, Floats]:
     """Frequencies [1/mm] of the half spectrum along each axis."""
     return (

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
+    from qsm_dask.store.cubes import Cubes
+
 Found = TypeVar("Found")
 
 _SMALL = 2**20
@@ -415,6 +417,34 @@ class CohortStore:
         from qsm_dask.store.datasets import cohort_references
 
         return cohort_references(self)
+
+    @property
+    def cubes(self) -> "Cubes":
+        """The segments that the cubes of `cube` are made of."""
+        from qsm_dask.store.cubes import Cubes
+
+        return Cubes(self, self._files)
+
+    def cube(self, name: str = "chi") -> "xr.DataArray":
+        """A map in standard space of all scans that are done under the pipeline that was run last.
+
+        Parameters
+        ----------
+        name : `chi`, `r2star` or `magnitude`.
+
+        Returns
+        -------
+        xarray.DataArray : float32 (scan, x, y, z), lazy, in blocks of a segment's scans by brick: a block is one object
+            of the store. NaN outside a scan's mask. `subject` and `session` stand along `scan`; x, y and z [mm] along
+            the axes where these are those of the template's space; `affine` and the number of scans that are done and
+            `pending`, not appended yet, in the attributes. Scans come segment by segment.
+
+        Raises
+        ------
+        StoreError : there is no such cube, or scans lie on several grids.
+        DamageError : the index or a segment is damaged, or (when computed) a brick is.
+        """
+        return self.cubes.array(name)
 
     def scan(self, key: ScanKey | str) -> "xr.Dataset":
         """The maps of one scan, labelled and lazy; see `datasets.scan_dataset`."""
