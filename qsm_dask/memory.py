@@ -36,25 +36,6 @@ def volumes(
 # --- phase: masks, offsets, unwrapping -------------------------------------------------
 
 
-def magnitude_mask(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
-    """`mask.magnitude` works on the image continued beyond its faces, and on a coarser one for its opening."""
-    opening, closing, erosion = (parameters[name] for name in ("opening_mm", "closing_mm", "erosion_mm"))
-    widest = max(_continued(geometry, max(closing, erosion)), _continued(geometry, opening + closing, opening / 6))
-    return int(FLOAT * (1.2 * geometry.voxels + 1.5 * widest))
-
-
-def mask_erosion(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
-    """`mask.erode` works on the image continued beyond its faces."""
-    return int(FLOAT * (0.4 * geometry.voxels + 1.4 * _continued(geometry, parameters["depth_mm"])))
-
-
-def _continued(geometry: Geometry, margin_mm: float, step_mm: float = 0.0) -> int:
-    """Voxels of an image widened by a margin, on a grid coarsened by whole voxels up to `step_mm`."""
-    steps = [max(1, int(step_mm / size)) for size in geometry.voxel_size]
-    grid = zip(geometry.shape, geometry.voxel_size, steps, strict=True)
-    return math.prod(math.ceil(n / step) + 2 * math.ceil(margin_mm / (size * step)) for n, size, step in grid)
-
-
 def coil_combination(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
     """`coils.mcpc3ds` unwraps one volume, or holds two sums of a series, one coil's two echoes and six volumes.
 
