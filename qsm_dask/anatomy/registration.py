@@ -9,6 +9,7 @@ from qsm_dask.anatomy import greedy
 from qsm_dask.atlas import Atlas, Image
 from qsm_dask.kernels.doors import check_mask, check_volume
 from qsm_dask.kernels.resample import block_mean, jacobian, refined, sample
+from qsm_dask.kernels.series import root_mean_square
 from qsm_dask.told import Told
 
 Real = NDArray[np.float32]
@@ -52,10 +53,14 @@ def register(
         `Chimap` if there is one.
     resolution_mm : scans with smaller voxels are compared in blocks of whole voxels up to this size [mm].
         Deformations are smooth; finer ones take much longer and hardly move a label.
-    chi_weight : of susceptibility beside the magnitude, whose weight is 1.
+    chi_weight : of susceptibility beside the magnitude, whose weight is 1. Twice as much gains nothing: on two
+        simulated heads the mean overlap (Dice) of small nuclei is 0.91 and 0.92 at 1, 0.90 and 0.92 at 2.
     affine_iterations : most steps of the affine map per level, the coarsest first; each level halves the voxels.
-    iterations : steps of the deformation per level.
+    iterations : steps of the deformation per level; 60, 40 and 40 take twice as long for the same mean overlap of small
+        nuclei within 0.03.
     smoothing_voxels : standard deviations of the Gaussians that smooth each step, and the whole deformation [voxel].
+        Above greedy's own 1.7 and 0.7: with 1.5 and 0.5 the least overlap of a large nucleus falls from 0.91 and 0.89
+        to 0.84 and 0.83.
 
     Returns
     -------
@@ -82,7 +87,7 @@ def register(
     compared = Image(share > 0.5, grid)
     if not compared.values.any():
         raise ValueError("mask holds no block of voxels: lower resolution_mm")
-    contrasts = {"magnitude": Image(_stripped(_root_mean_square(magnitude), inside, step), grid)}
+    contrasts = {"magnitude": Image(_stripped(root_mean_square(magnitude), inside, step), grid)}
     if chi is not None:
         contrasts["chi"] = Image(_stripped(np.clip(chi, *_CHI_RANGE), inside, step), grid)
     channels = [
@@ -118,14 +123,6 @@ def _coarser(affine: NDArray[np.float64], step: tuple[int, int, int]) -> NDArray
     blocks = np.diag([*step, 1.0])
     blocks[:3, 3] = (np.asarray(step) - 1) / 2.0
     return np.asarray(affine, dtype=np.float64) @ blocks
-
-
-def _root_mean_square(magnitude: Real) -> Real:
-    total = np.zeros(magnitude.shape[1:], dtype=np.float32)
-    for echo in magnitude:
-        total += np.square(echo)
-    total /= np.float32(magnitude.shape[0])
-    return np.sqrt(total, out=total)
 
 
 def _stripped(values: Real, inside: Mask, step: tuple[int, int, int]) -> Real:

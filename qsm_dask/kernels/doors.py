@@ -76,6 +76,17 @@ def check_direction(b0_dir: ArrayLike) -> Vector:
     return float(x), float(y), float(z)
 
 
+def check_extensions(extensions: int) -> None:
+    """Refuse a negative number of extensions of the field.
+
+    Raises
+    ------
+    ValueError : it is negative.
+    """
+    if extensions < 0:
+        raise ValueError(f"extensions is {extensions}: it must not be negative")
+
+
 def check_positive(**parameters: float) -> None:
     """Refuse parameters that are not positive, finite numbers.
 

@@ -52,8 +52,10 @@ def magnitude(
     opening_mm : bridges up to twice this wide are cut [mm]; 0 cuts none, and less than a voxel
         does nothing. The brain is thicker than 32 mm wherever it hangs together; orbits, neck and
         the muscles of the skull base are not.
-    closing_mm : gaps up to twice this wide are closed [mm].
-    erosion_mm : depth taken off at the end [mm]; faces of the image are not eroded.
+    closing_mm : gaps up to twice this wide are closed [mm]: about the width of a sulcus. Any from 2 to 6 mm keeps all
+        but 0.1 % of the brain of three head phantoms, and what it adds beside it differs by 0.5 % of the brain.
+    erosion_mm : depth taken off at the end [mm]; faces of the image are not eroded. None by default, as `mask.erode`
+        does it once the mask is final.
 
     Returns
     -------
@@ -108,7 +110,9 @@ def phase_quality(
     mask : (x, y, z) voxels to choose from.
     te : (echo,) echo times [s].
     magnitude : (echo, x, y, z) or None: its coherence is left out, and qualities are higher.
-    threshold : quality from which a voxel is kept, 0 to 1.
+    threshold : quality from which a voxel is kept, 0 to 1. The default errs towards keeping brain: on three head
+        phantoms at SNR 40 and 100 it keeps 99.8 % of it and leaves a halo of 4 % of its volume; 0.6 keeps 99.3 to
+        99.7 % and leaves 2 %, 0.7 keeps 97 to 98 % and leaves less than 0.5 %.
 
     Returns
     -------

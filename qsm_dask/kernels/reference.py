@@ -111,7 +111,8 @@ def csf(
     r2star : effective transverse relaxation rate (x, y, z) [1/s]; without it labels are needed.
     dseg : label image (x, y, z).
     labels : numbers of the ventricles in the label image; 4 and 43 in FreeSurfer's.
-    r2star_below : largest R2* of fluid [1/s], where there are no labels.
+    r2star_below : largest R2* of fluid [1/s], where there are no labels; 5 as the authors of MEDI+0 (Liu 2018). From 4
+        to 10 the reference of three head phantoms changes by less than 2 ppb.
 
     Returns
     -------

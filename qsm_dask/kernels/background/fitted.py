@@ -34,12 +34,13 @@ def resharp(
     total_field : relative field (x, y, z) [ppm].
     mask : voxels where it is known.
     voxel_size : spacing [mm].
-    radius_mm : of the sphere [mm], as much as the mask loses.
+    radius_mm : of the sphere [mm], as much as the mask loses. On three head phantoms the error is 23 % at 4 mm, 21 at 5
+        and 6 and 26 at 8.
     weight : of the field's own norm; a large one suppresses the slow parts of the local field. Values from 1e-4 to
         1e-3 are in use: on seven head phantoms the error is 24 to 25 % at the first.
     tolerance : residual relative to the deviation from spherical means at which it has converged. The field is
-        then within about 1 % of the solution, after some 90 iterations.
-    max_iterations : most iterations done.
+        then within about 1 % of the solution, after some 90 iterations; a third of it changes the error by 0.1 points.
+    max_iterations : most iterations done, three times what heads take at 6 mm and twice at 4 mm.
 
     Returns
     -------
@@ -92,8 +93,9 @@ def ismv(
     radius_mm : of the sphere [mm], as much as the mask loses. What lies less deep counts as background, the field of
         sources next to the surface too: over seven head phantoms the error is 32 % at 5 mm, as Wen 2014 has, and
         25 % (21 to 28 %) at 6 mm, which keeps 75 % of the mask in place of 80 %.
-    tolerance : residual relative to the field minus its spherical mean at which it has converged.
-    max_iterations : most iterations done.
+    tolerance : residual relative to the field minus its spherical mean at which it has converged. A tenth of it changes
+        the error on head phantoms by 0.1 points, ten times as much by one to two, for the better.
+    max_iterations : most iterations done, five times what heads take.
 
     Returns
     -------

@@ -3,12 +3,10 @@
 from typing import Any
 
 import numpy as np
-import scipy.fft
 from numpy.typing import ArrayLike, NDArray
 
-from qsm_dask.kernels import series
+from qsm_dask.kernels import fourier, series
 from qsm_dask.kernels.doors import Vector, check_voxel_size
-from qsm_dask.kernels.fourier import smallest_box
 from qsm_dask.kernels.jit import compiled
 from qsm_dask.kernels.series import Mask, Real
 
@@ -65,9 +63,9 @@ def _unwrap(phase: Real, inside: Mask, size: Vector, result: Real) -> None:
     field = np.zeros(inside.shape, dtype=np.float32)  # no wider: the space between mask and wall costs harmonic part
     weights = (1 / size[0] ** 2, 1 / size[1] ** 2, 1 / size[2] ** 2)
     _divergence(phase, inside, weights, field)
-    field = scipy.fft.dctn(field, overwrite_x=True)
+    field = fourier.cosine(field)
     _divide(field, _eigenvalues(nx, weights[0]), _eigenvalues(ny, weights[1]), _eigenvalues(nz, weights[2]))
-    field = scipy.fft.idctn(field, overwrite_x=True)
+    field = fourier.inverse_cosine(field)
     _centre(field, inside, result)
 
 
@@ -91,9 +89,9 @@ def _centre(field: Real, inside: Mask, result: Real) -> None:
 def _bounding_box(inside: Mask) -> tuple[slice, ...]:
     """The smallest box around the mask, or a little more where the image has room for a faster transform."""
     box = []
-    for span, length in zip(smallest_box(inside), inside.shape, strict=True):
+    for span, length in zip(fourier.smallest_box(inside), inside.shape, strict=True):
         tight = span.stop - span.start
-        fast = scipy.fft.next_fast_len(tight, real=True)
+        fast = fourier.fast_length(tight)
         wide = fast if fast <= length else tight
         start = min(span.start, length - wide)
         box.append(slice(start, start + wide))
