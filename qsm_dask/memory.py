@@ -171,6 +171,12 @@ def carried_labels(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
     return int(FLOAT * max(3.0 * parameters["atlas"], parameters["atlas"] + 4.1 * geometry.voxels))
 
 
+def carried_probabilities(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
+    """`anatomy.probabilities` holds the atlas as it is read, or its probabilities in the scan, and labels."""
+    carried = (geometry.probabilities + 4.1) * geometry.voxels
+    return int(FLOAT * max(3.0 * parameters["atlas"], parameters["atlas"] + carried))
+
+
 def grown_surface(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
     """`mask.bet` holds the image and positions of both grids, the isotropic one with its margin."""
     step = parameters["resolution_mm"]

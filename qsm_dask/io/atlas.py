@@ -45,13 +45,14 @@ def pin(name: str, part: Part) -> Pin:
     ConfigError : there is no such atlas, it lacks the part, or files of it cannot be told apart.
     """
     files = _files(name, part)
-    voxels = 0
+    voxels, probabilities = 0, 0
     for role, paths in files.items():
         if role != "table":
             headers = [read_header(path, standard=True) for path in paths]
             voxels += sum(header.voxels * header.volumes for header in headers)
+            probabilities += sum(header.volumes for header in headers) if role == "probseg" else 0
     content = [[role, [_checksum(str(path), *_state(path)) for path in files[role]]] for role in sorted(files)]
-    return Pin(digest_of(content), voxels)
+    return Pin(digest_of(content), voxels, probabilities)
 
 
 def read(name: str, part: Part, digest: str = "") -> Atlas:

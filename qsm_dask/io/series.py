@@ -3,13 +3,14 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qsm_dask.errors import InputError
-from qsm_dask.io.acquisition import Acquisition, Map
+from qsm_dask.io.acquisition import Acquisition, FileRef, Map
 from qsm_dask.io.coils import Coils, check_coils, check_signed, open_coils, scale_of
 from qsm_dask.io.echoes import Series, Source, choose_parts
 from qsm_dask.io.maps import read_map
@@ -23,6 +24,10 @@ from qsm_dask.scan import Geometry
 
 _MAPS_WITHOUT_PHASE = ("chi", "local_field")
 _PLACED = ("dseg", "probseg", "mask")
+_LABEL_BYTES, _PROBABILITY_BYTES = 13, 5
+"""Of a voxel: 64-bit numbers and labels, and what tells which there are; a probability, and whether it is one."""
+_FIELD_TIMES = 4
+"""What a file of displacements grows to: unpacked, turned to the order of arrays, and as the library holds it."""
 _CONFORMED = 256**3
 """Voxels of the grid that FreeSurfer brings heads to."""
 
@@ -62,7 +67,7 @@ class Outline:
     ----------
     header : of one image.
     echoes, parts, coils, maps : how many there are; of maps volumes on the scan's grid.
-    beside : voxels of the largest file of maps.
+    beside : bytes that reading the largest file of maps takes.
     """
 
     header: Header
@@ -173,23 +178,43 @@ def outline(acquisition: Acquisition) -> Outline | None:
     files = len(acquisition.coils)
     echoes = max(header.volumes, len(of_part) // files)
     shapes = [_map_outline(item, header) for item in acquisition.maps]
-    volumes, voxels = sum(shape[0] for shape in shapes), max((shape[1] for shape in shapes), default=0)
-    return Outline(header, echoes, len(parts), files * header.coils, volumes, voxels)
+    volumes, beside = sum(shape[0] for shape in shapes), max((shape[1] for shape in shapes), default=0)
+    return Outline(header, echoes, len(parts), files * header.coils, volumes, beside)
 
 
 def _map_outline(item: Map, scan: Header) -> tuple[int, int]:
-    """Volumes of a map on the scan's grid, and voxels of its largest file.
+    """Volumes of a map on the scan's grid, and bytes that reading one of its files takes.
 
     One at a URL is not opened for it, unless it may have any number of volumes.
     """
-    if item.quantity not in _PLACED or ("://" in item.file.path and item.quantity != "probseg"):
-        return 1, max(scan.voxels, _CONFORMED if item.quantity in _PLACED else 0)
+    if item.quantity not in _PLACED:
+        return 1, 0
+    volumes, taken = _image_outline(item, scan)
+    return volumes, taken + _field_bytes(item.transform)
+
+
+def _field_bytes(transform: FileRef | None) -> int:
+    """Bytes that displacements take, by the size of their file; matrices take none."""
+    if transform is None or not transform.path.endswith((".nii", ".nii.gz", ".h5")):
+        return 0
+    try:
+        size = Path(transform.path).stat().st_size if transform.stat is None else transform.stat.size
+    except OSError:
+        return 0
+    return _FIELD_TIMES * size
+
+
+def _image_outline(item: Map, scan: Header) -> tuple[int, int]:
+    if "://" in item.file.path and item.quantity != "probseg":
+        return 1, _LABEL_BYTES * max(scan.voxels, _CONFORMED)
     try:
         with header_at_hand(item.file) as path:
             header = read_header(path, item.file.label)
     except InputError:
-        return 1, scan.voxels
-    return max(header.volumes, 1 + len(item.others)), header.voxels * header.volumes
+        return 1, 0
+    if item.quantity == "probseg":
+        return max(header.volumes, 1 + len(item.others)), _PROBABILITY_BYTES * header.voxels * header.volumes
+    return 1, _LABEL_BYTES * header.voxels
 
 
 def needs_phase(acquisition: Acquisition) -> bool:

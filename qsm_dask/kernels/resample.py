@@ -235,6 +235,11 @@ def _shares(image: Labels, x: float, y: float, z: float, met: Labels, share: NDA
     c, w = _corner(z, sz)
     if a < 0 or b < 0 or c < 0:
         return _met(0, 1.0, met, share, count)
+    near = image[a, b, c]
+    alike = image[a, b, c + 1] == near and image[a, b + 1, c] == near and image[a, b + 1, c + 1] == near
+    alike = alike and image[a + 1, b, c] == near and image[a + 1, b, c + 1] == near
+    if alike and image[a + 1, b + 1, c] == near and image[a + 1, b + 1, c + 1] == near:
+        return _met(near, 1.0, met, share, count)
     for corner in range(_CORNERS):
         da, db, dc = corner >> 2 & 1, corner >> 1 & 1, corner & 1
         weight = (u if da else 1 - u) * (v if db else 1 - v) * (w if dc else 1 - w)

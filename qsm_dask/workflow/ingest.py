@@ -49,9 +49,7 @@ _CACHED = ("request", "images", "files", "metadata", "combined")
 
 _PACKED_BYTES = 64 * 2**20
 _PACKING = 4
-_PLACED_BYTES = 24
-"""Of a voxel of a label image: as stored, as 64-bit numbers and as labels."""
-_PLACING_BYTES = 160 * 2**20
+_PLACING_BYTES = 64 * 2**20
 """Positions of the planes of a scan that are resampled together, and what transforms make of them."""
 
 
@@ -210,7 +208,7 @@ def projected_memory(acquisition: Acquisition) -> int:
     volume = 4 * found.header.voxels
     stored = found.header.voxels * found.header.dtype.itemsize
     arrays = volume * (found.parts * found.echoes + found.maps)
-    placing = _PLACING_BYTES + _PLACED_BYTES * found.beside if found.maps else 0
+    placing = _PLACING_BYTES + found.beside if found.maps else 0
     packing = arrays + max(placing, _PACKING * max(volume, stored, min(arrays, _PACKED_BYTES)))
     if found.coils == 1:
         return packing
@@ -265,7 +263,7 @@ def _ingest(
         reading.arrays,
         attributes={**cached, **results},
         provenance={"steps": steps, "software": software(), "time": time.time()},
-        seconds=time.perf_counter() - started,
+        seconds=time.perf_counter() - started + (stored.seconds if stored else 0.0),
         peak_bytes=peak.bytes,
     )
     return made.row() | {"changed": commit is None or commit.attributes.get("digests") != results["digests"]}

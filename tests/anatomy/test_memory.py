@@ -41,6 +41,9 @@ def template(shape, other):
 def atlas(shape, other):
     labels = np.ascontiguousarray(np.broadcast_to(np.arange(other[2], dtype=np.int64) // 9, other))
     grid = affine(shape[0] / other[0], other)
+    if name == "anatomy.probabilities":
+        given = Image(rng.random((3, *other), dtype=np.float32), grid)
+        return Atlas(probabilities=given, names={1: "a", 2: "b", 3: "c"})
     return Atlas(labels=Image(labels.astype(np.int32), grid), names={n: str(n) for n in range(1, other[2] // 9)})
 
 def run(shape, other):
@@ -67,13 +70,13 @@ print(run(shape, other))
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is read from /proc")
 @pytest.mark.parametrize("other", [(96, 112, 80), (192, 224, 160)], ids=["coarse atlas", "fine atlas"])
-@pytest.mark.parametrize("name", ["anatomy.register", "anatomy.labels"])
+@pytest.mark.parametrize("name", ["anatomy.register", "anatomy.labels", "anatomy.probabilities"])
 def test_declared_memory_holds_and_is_not_wasteful(name, other):
     shape = (192, 224, 160)
     call = [sys.executable, "-c", MEASURE, json.dumps([name, shape, other])]
     measured = int(subprocess.run(call, check=True, capture_output=True, text=True).stdout)
     stage = STAGES[name]
-    images = {"anatomy.register": 3, "anatomy.labels": 1}[name]
+    images = {"anatomy.register": 3, "anatomy.labels": 1, "anatomy.probabilities": 3}[name]
     sizes = dict.fromkeys(stage.atlases, images * other[0] * other[1] * other[2])
-    declared = stage.memory(Geometry(shape, (1.0, 1.0, 1.0), (0.005,)), {**stage.parameters, **sizes})
+    declared = stage.memory(Geometry(shape, (1.0, 1.0, 1.0), (0.005,), 3), {**stage.parameters, **sizes})
     assert measured <= declared <= 1.25 * measured
