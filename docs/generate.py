@@ -89,7 +89,7 @@ def _stage(one: Description) -> Iterator[str]:
     yield f"- source {source}\n"
     if one.parameters:
         rows = (
-            (f"`{p.name}`", p.type, "required" if p.required else f"`{p.default}`", p.units, _plain(p.meaning))
+            (f"`{p.name}`", p.type, "required" if p.required else f"`{p.written}`", p.units, _plain(p.meaning))
             for p in one.parameters
         )
         yield _table(("parameter", "type", "default", "units", "meaning"), rows)

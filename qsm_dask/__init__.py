@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from qsm_dask.stages import STAGES, Stage
     from qsm_dask.store import CohortStore
 
+    __version__: str
+
 __all__ = [
     "QUANTITIES",
     "STAGES",
@@ -56,6 +58,8 @@ numba_cache.configure()  # before any kernel is imported: Numba chooses the fold
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used: the command line's help must not wait for Numba and Dask."""
+    if name == "__version__":
+        return import_module(f"{__name__}.provenance").software()["qsm-dask"]
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     home = next((module for module, names in _HOMES.items() if name in names), "errors")
@@ -63,4 +67,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return [*__all__, "__version__"]

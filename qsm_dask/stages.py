@@ -58,6 +58,7 @@ from qsm_dask.memory import (
     boundary_value,
     carried_labels,
     carried_probabilities,
+    closed_labels,
     coil_combination,
     descent,
     division,
@@ -116,6 +117,7 @@ class Stage:
     applies : why it cannot run on a geometry, if it cannot.
     atlases : parameters that name an atlas, and which part of it is read. The kernel is handed that part; digests
         depend on its content, not on the name; `memory` is given the number of its voxels.
+    packages : modules of others that it imports, with the extra of qsm-dask that brings each.
     """
 
     kernel: Callable[..., Any]
@@ -125,6 +127,7 @@ class Stage:
     version: int = 1
     applies: Applies = always
     atlases: Mapping[str, Part] = field(default_factory=dict)
+    packages: Mapping[str, str] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         """What it makes of what."""
@@ -173,8 +176,16 @@ ANATOMY: Mapping[str, Stage] = MappingProxyType(
             "10.1016/j.media.2007.06.004",
             applies=three_dimensions,
             atlases={"template": "template"},
+            packages={"picsl_greedy": "anatomy", "SimpleITK": "anatomy"},
         ),
-        "mask.bet": Stage(bet, ("mask",), grown_surface, "10.1002/hbm.10062", applies=three_dimensions),
+        "mask.bet": Stage(
+            bet,
+            ("mask",),
+            grown_surface,
+            "10.1002/hbm.10062",
+            applies=three_dimensions,
+            packages={"brainextractor": "anatomy"},
+        ),
         "anatomy.labels": Stage(labels, ("dseg",), carried_labels, atlases={"atlas": "regions"}),
         "anatomy.probabilities": Stage(
             probabilities, ("dseg", "probseg", "probseg_labels"), carried_probabilities, atlases={"atlas": "regions"}
@@ -190,7 +201,7 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
             masking.phase_quality, ("mask", "phase_quality"), volumes(3.1), "10.1002/mrm.28563"
         ),
         "mask.field_quality": Stage(masking.field_quality, ("mask",), volumes(2.2), "10.1002/mrm.29048"),
-        "mask.segmentation": Stage(segmentation, ("mask",), volumes(2.4)),
+        "mask.segmentation": Stage(segmentation, ("mask",), closed_labels),
         "mask.erode": Stage(masking.erode, ("mask",), mask_erosion),
         "coils.mcpc3ds": Stage(
             coils.mcpc3ds, ("phase", "magnitude"), coil_combination, "10.1002/mrm.26963", applies=two_echoes

@@ -8,7 +8,7 @@ import typer
 
 from qsm_dask.cli import steps
 from qsm_dask.cli.console import OUT, list_reasons, progress, say, table, waiting, write_json
-from qsm_dask.cli.options import ClusterName, Cohort, Json, Quiet
+from qsm_dask.cli.options import ClusterName, Cohort, Json, Pseudonymise, Quiet
 from qsm_dask.place import Place
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def verify(
         ),
     ] = False,
     cluster: ClusterName = "serial",
+    pseudonymise: Pseudonymise = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -60,7 +61,7 @@ def verify(
 
     silent = quiet or as_json
     store = steps.open_store(cohort)
-    with steps.open_cluster(cluster, quiet=silent) as engine:
+    with steps.open_cluster(cluster, quiet=silent, pseudonymise=pseudonymise) as engine:
         with progress("verify", quiet=silent) as shown:
             damages = workflow.run(store, engine, progress=shown)
         if not as_json:

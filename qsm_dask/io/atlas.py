@@ -51,7 +51,11 @@ def pin(name: str, part: Part) -> Pin:
             headers = [read_header(path, standard=True) for path in paths]
             voxels += sum(header.voxels * header.volumes for header in headers)
             probabilities += sum(header.volumes for header in headers) if role == "probseg" else 0
-    content = [[role, [_checksum(str(path), *_state(path)) for path in files[role]]] for role in sorted(files)]
+    content: list[Any] = [
+        [role, [_checksum(str(path), *_state(path)) for path in files[role]]] for role in sorted(files)
+    ]
+    if "probseg" in files:  # whose names may stand in no file that was summed up
+        content.append(["names", sorted(_names_of(files["probseg"], files.get("table", [])).items())])
     return Pin(digest_of(content), voxels, probabilities)
 
 
@@ -270,17 +274,19 @@ def _probable(space: str, paths: Sequence[Path], tables: Sequence[Path]) -> Atla
     stacked = np.concatenate([volume if volume.ndim == 4 else volume[np.newaxis] for volume in volumes])
     if not (stacked.min() >= 0.0 and stacked.max() <= 1.0 + 1e-5):
         raise InputError(f"{paths[0]}: probabilities lie between 0 and 1, these reach {stacked.max():g}")
-    if len(paths) > 1:
-        names = {number: dict(_entities(path)).get("label", path.stem) for number, path in enumerate(paths, 1)}
-    elif tables:
-        names = _names(tables[0])
-    else:
-        names = _label_map(paths[0])
+    names = _names_of(paths, tables)
     if len(names) != stacked.shape[0]:
         raise InputError(
             f"{paths[0]}: has {stacked.shape[0]} volumes and {len(names)} names: give a dseg.tsv with a row a volume"
         )
     return Atlas(space, probabilities=Image(stacked, headers[0].affine), names=names)
+
+
+def _names_of(paths: Sequence[Path], tables: Sequence[Path]) -> dict[int, str]:
+    """Names of probabilities: those of their files, of a table, or of the sidecar of a single file."""
+    if len(paths) > 1:
+        return {number: dict(_entities(path)).get("label", path.stem) for number, path in enumerate(paths, 1)}
+    return _names(tables[0]) if tables else _label_map(paths[0])
 
 
 def _label_map(path: Path) -> dict[int, str]:

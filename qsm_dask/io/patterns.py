@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from qsm_dask.errors import ConfigError, InputError
@@ -109,8 +110,10 @@ class Transforms:
 
         Raises
         ------
-        ConfigError : no such folder, or names that cannot be transformed.
+        ConfigError : no such folder, names that cannot be transformed, or nitransforms is not installed.
         """
+        if find_spec("nitransforms") is None:
+            raise ConfigError(f"--transform {text}: to read transforms install qsm-dask[anatomy]")
         match = _NAMES.match(text)
         names = tuple(match[1].split(",")) if match else TRANSFORMED
         for name in names:

@@ -1,8 +1,11 @@
 """Reading an acquisition: from its files to arrays in the project's units, axes and sign."""
 
 import math
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,8 @@ _FIELD_TIMES = 4
 """What a file of displacements grows to: unpacked, turned to the order of arrays, and as the library holds it."""
 _CONFORMED = 256**3
 """Voxels of the grid that FreeSurfer brings heads to."""
+_READERS, _AHEAD = 8, 32
+"""Headers that are read at once, and those that are read before they are asked for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,15 +171,17 @@ def with_maps(images: Reading, acquisition: Acquisition, metadata: Mapping[str, 
     )
 
 
-def outline(acquisition: Acquisition) -> Outline | None:
-    """What can be told of an acquisition from one header; None where it cannot be read, and so takes nothing."""
-    try:
-        parts = choose_parts(acquisition, phase_needed=needs_phase(acquisition))
-        of_part = [image for image in acquisition.images if image.part == parts[0]]
-        with header_at_hand(of_part[0].file) as path:
-            header = read_header(path, of_part[0].file.label, coils=True)
-    except InputError:
-        return None
+def outline(acquisition: Acquisition) -> Outline:
+    """What can be told of an acquisition from one header.
+
+    Raises
+    ------
+    InputError : the header cannot be read.
+    """
+    parts = choose_parts(acquisition, phase_needed=needs_phase(acquisition))
+    of_part = [image for image in acquisition.images if image.part == parts[0]]
+    with header_at_hand(of_part[0].file) as path:
+        header = read_header(path, of_part[0].file.label, coils=True)
     files = len(acquisition.coils)
     echoes = max(header.volumes, len(of_part) // files)
     shapes = [_map_outline(item, header) for item in acquisition.maps]
@@ -215,6 +222,27 @@ def _image_outline(item: Map, scan: Header) -> tuple[int, int]:
     if item.quantity == "probseg":
         return max(header.volumes, 1 + len(item.others)), _PROBABILITY_BYTES * header.voxels * header.volumes
     return 1, _LABEL_BYTES * header.voxels
+
+
+def outlines(acquisitions: Iterable[Acquisition]) -> Iterator[tuple[Acquisition, Outline | InputError]]:
+    """What can be told of each acquisition, in order, or why nothing can.
+
+    A header is small, but in an object store each takes its time: those of a few are read ahead at once.
+    """
+    readers = ThreadPoolExecutor(_READERS, "headers")
+    try:
+        left = iter(acquisitions)
+        waiting = deque((one, readers.submit(outline, one)) for one in islice(left, _AHEAD))
+        while waiting:
+            acquisition, told = waiting.popleft()
+            waiting.extend((one, readers.submit(outline, one)) for one in islice(left, 1))
+            try:
+                found: Outline | InputError = told.result()
+            except InputError as error:
+                found = error
+            yield acquisition, found
+    finally:
+        readers.shutdown(wait=False, cancel_futures=True)
 
 
 def needs_phase(acquisition: Acquisition) -> bool:

@@ -271,3 +271,12 @@ def _write_participants(cohort: CohortStore, folder: Path) -> None:
         columns = ["participant_id", *(name for name in table.columns if name != "participant_id")]
         rows = table[columns].itertuples(index=False)
         documents.write_tsv(folder / "participants.tsv", [str(name) for name in columns], rows)
+        said = (read_json(cohort, DATASET) or {}).get("participants", {})
+        told = {str(name): said.get(name) or _of_column(str(name)) for name in columns}
+        documents.write_json(folder / "participants.json", told)
+
+
+def _of_column(name: str) -> dict[str, str]:
+    """What can be said of a column that the dataset itself does not describe."""
+    known = {"participant_id": "The participant: the label of the folder `sub-`"}
+    return {"Description": known.get(name, f"{name} of the participant, as in the raw dataset's participants.tsv")}

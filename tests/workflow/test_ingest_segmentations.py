@@ -31,20 +31,21 @@ def aseg(path, fill):
     nib.save(nib.freesurfer.MGHImage(np.where(across % 2 == 0, fill, 16).astype(np.int32), ROOM), path)
 
 
-def freeze(path, content):
-    """Other bytes of the same length and time: whoever reads the file now fails."""
+def spoil(path):
+    """Other voxels behind the same header, of the same length and time: whoever reads them now gets others."""
     stat = path.stat()
-    path.write_bytes(content * stat.st_size)
+    header = path.read_bytes()[:352]
+    path.write_bytes(header + b"\x7f" * (stat.st_size - len(header)))
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
 
 def test_a_segmentation_is_added_later_without_reading_the_images_again(root, cohort, tmp_path):
-    folder = scan(root, "sub-01")
+    folder = scan(root, "sub-01", extension=".nii")
     run(root, cohort)
     before = commit_of(cohort, "sub-01")
     phase = cohort.read(before, ["phase"])["phase"]
-    for image in folder.glob("*.nii.gz"):
-        freeze(image, b"x")
+    for image in folder.glob("*.nii"):
+        spoil(image)
     aseg(tmp_path / "fs/sub-01/mri/aseg.mgz", 12)
     options = {"derivatives": [f"{tmp_path / 'fs'}:dseg"]}
     summary = run(root, cohort, **options)

@@ -62,7 +62,7 @@ def tgv(
     weight_ppm_mm : of the first-order variation [ppm mm], that of `tv`.
     second_weight : of the second-order variation, as a multiple of the first's and the voxel edge; 3 as
         Langkammer 2015.
-    tolerance : relative change of chi in one iteration at which it has converged.
+    tolerance : relative change of chi in one iteration at which it has converged; a head of 2 mm takes some 600.
     max_iterations : most iterations done. Broad structures settle last: on matrices twice as fine they need twice
         as many.
 
