@@ -272,6 +272,14 @@ def test_a_standard_space_is_refused_unless_a_transform_leads_there(tmp_path):
         read(save(tmp_path / "aseg.mgz", balls(SEG_SHAPE, SEG), SEG), scan=grid(doubt="no orientation"))
 
 
+def test_a_segmentation_of_no_session_warns_where_the_subject_has_several(tmp_path):
+    path = save(tmp_path / "aseg.mgz", balls(SEG_SHAPE, SEG), SEG)
+    (warning,) = read(path, any_session=True).warnings
+    assert "is of no session though its subject has several" in warning
+    write_itk(tmp_path / "x.txt", np.eye(4))
+    assert not read(path, any_session=True, transform=tmp_path / "x.txt").warnings
+
+
 def test_a_space_of_the_subject_needs_no_transform(tmp_path):
     labels = balls(SEG_SHAPE, SEG)
     path = save(tmp_path / "sub-01_space-T1w_desc-aparcaseg_dseg.nii.gz", labels, SEG)
