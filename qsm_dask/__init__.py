@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from qsm_dask import numba_cache
 
 if TYPE_CHECKING:
-    from qsm_dask.api import ingest, open_cohort, open_engine, process
+    from qsm_dask.api import append_cube, build_template, ingest, open_cohort, open_engine, process
     from qsm_dask.errors import ConfigError, DamageError, EngineError, InputError, QsmError, StageError, StoreError
     from qsm_dask.pipeline import Pipeline
     from qsm_dask.quantities import QUANTITIES, Quantity
@@ -37,6 +37,8 @@ __all__ = [
     "Stage",
     "StageError",
     "StoreError",
+    "append_cube",
+    "build_template",
     "ingest",
     "open_cohort",
     "open_engine",
@@ -44,7 +46,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "api": ("ingest", "open_cohort", "open_engine", "process"),
+    "api": ("append_cube", "build_template", "ingest", "open_cohort", "open_engine", "process"),
     "pipeline": ("Pipeline",),
     "quantities": ("QUANTITIES", "Quantity"),
     "scan": ("Geometry", "ScanKey"),

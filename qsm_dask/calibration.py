@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
-from qsm_dask.costs import Sample, samples
+from qsm_dask.cohort.costs import Sample, samples
 from qsm_dask.engine import Engine, open_engine
 from qsm_dask.engine.resources import Machine
 from qsm_dask.errors import StageError

@@ -185,6 +185,12 @@ def carried_probabilities(geometry: Geometry, parameters: Mapping[str, Any]) -> 
     return int(FLOAT * max(3.0 * parameters["atlas"], parameters["atlas"] + carried))
 
 
+def standard_maps(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
+    """`anatomy.standard` holds the magnitude and six volumes of the template, and these while one is packed."""
+    grid = parameters["template"]
+    return int(FLOAT * max(2.4 * geometry.voxels, 1.3 * geometry.voxels + 6.5 * grid, 7.5 * grid))
+
+
 _MESH = 6_000_000
 """Bytes of the surface that brain extraction grows, whatever the grid."""
 

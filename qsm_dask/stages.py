@@ -15,6 +15,7 @@ from typing import Any, get_type_hints
 from qsm_dask.anatomy.extraction import bet
 from qsm_dask.anatomy.labels import labels, probabilities
 from qsm_dask.anatomy.registration import register
+from qsm_dask.anatomy.standard import standard
 from qsm_dask.applies import three_dimensions, three_echoes, three_equispaced_echoes, two_echoes
 from qsm_dask.atlas import Part
 from qsm_dask.kernels import (
@@ -80,6 +81,7 @@ from qsm_dask.memory import (
     split_field,
     split_rest,
     split_slopes,
+    standard_maps,
     streak_removal,
     total_variation,
     two_levels,
@@ -185,6 +187,13 @@ ANATOMY: Mapping[str, Stage] = MappingProxyType(
             "10.1002/hbm.10062",
             applies=three_dimensions,
             packages={"brainextractor": "anatomy"},
+        ),
+        "anatomy.standard": Stage(
+            standard,
+            ("chi_standard", "r2star_standard", "magnitude_standard", "template_affine", "shape_standard"),
+            standard_maps,
+            applies=three_dimensions,
+            atlases={"template": "grid"},
         ),
         "anatomy.labels": Stage(labels, ("dseg",), carried_labels, atlases={"atlas": "regions"}),
         "anatomy.probabilities": Stage(

@@ -9,6 +9,7 @@ from qsm_dask.anatomy import greedy
 from qsm_dask.atlas import Atlas, Image
 from qsm_dask.kernels.doors import check_mask, check_volume
 from qsm_dask.kernels.resample import block_mean, jacobian, refined, sample
+from qsm_dask.kernels.series import root_mean_square
 from qsm_dask.told import Told
 
 Real = NDArray[np.float32]
@@ -86,7 +87,7 @@ def register(
     compared = Image(share > 0.5, grid)
     if not compared.values.any():
         raise ValueError("mask holds no block of voxels: lower resolution_mm")
-    contrasts = {"magnitude": Image(_stripped(_root_mean_square(magnitude), inside, step), grid)}
+    contrasts = {"magnitude": Image(_stripped(root_mean_square(magnitude), inside, step), grid)}
     if chi is not None:
         contrasts["chi"] = Image(_stripped(np.clip(chi, *_CHI_RANGE), inside, step), grid)
     channels = [
@@ -122,14 +123,6 @@ def _coarser(affine: NDArray[np.float64], step: tuple[int, int, int]) -> NDArray
     blocks = np.diag([*step, 1.0])
     blocks[:3, 3] = (np.asarray(step) - 1) / 2.0
     return np.asarray(affine, dtype=np.float64) @ blocks
-
-
-def _root_mean_square(magnitude: Real) -> Real:
-    total = np.zeros(magnitude.shape[1:], dtype=np.float32)
-    for echo in magnitude:
-        total += np.square(echo)
-    total /= np.float32(magnitude.shape[0])
-    return np.sqrt(total, out=total)
 
 
 def _stripped(values: Real, inside: Mask, step: tuple[int, int, int]) -> Real:

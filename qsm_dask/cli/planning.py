@@ -12,7 +12,7 @@ from qsm_dask.errors import ConfigError
 from qsm_dask.place import Place
 
 if TYPE_CHECKING:
-    from qsm_dask.costs import Sample
+    from qsm_dask.cohort.costs import Sample
     from qsm_dask.pipeline import Pipeline
     from qsm_dask.store import CohortStore, Commit
     from qsm_dask.workflow.plan import Forecast, Works
@@ -104,7 +104,7 @@ def plan(
     Example: `qsm-dask plan study.qsm -c slurm --nodes 10 --node-cpus 32 --node-memory "128 GiB" --price 1.5`, or
     `qsm-dask plan --scans 40000 --shape 256 288 48 --voxel-size .8 .8 3 --echoes 2 --coils 32 -c slurm --nodes 100`
     """
-    from qsm_dask.costs import Costs, samples
+    from qsm_dask.cohort.costs import Costs, samples
     from qsm_dask.engine import read_spec
     from qsm_dask.engine.fleet import Node, fleet
     from qsm_dask.engine.sizing import worker_for

@@ -8,6 +8,7 @@ table under any other names is an atlas without a template.
 import csv
 import importlib.util
 import json
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from qsm_dask.atlas import Atlas, Image, Part, Pin
+from qsm_dask.atlas import Atlas, Grid, Image, Part, Pin
 from qsm_dask.digests import DIGEST_SIZE, digest_of
 from qsm_dask.errors import ConfigError, InputError, StageError
 from qsm_dask.io.names import IMAGES, Name, parse
@@ -44,6 +45,9 @@ def pin(name: str, part: Part) -> Pin:
     ------
     ConfigError : there is no such atlas, it lacks the part, or files of it cannot be told apart.
     """
+    if part == "grid":
+        _, grid = _grid(name)
+        return Pin(digest_of([list(grid.shape), grid.affine.tolist()]), math.prod(grid.shape))
     files = _files(name, part)
     voxels, probabilities = 0, 0
     for role, paths in files.items():
@@ -67,7 +71,7 @@ def read(name: str, part: Part, digest: str = "") -> Atlas:
     name : a folder; `templateflow:NAME` of TemplateFlow's folder, which is never downloaded to by itself;
         `package:NAME/FOLDER` of an installed Python package. `#atlas-NAME` or other entities may follow, to choose
         among several atlases of a folder.
-    part : the images to register to, or the regions.
+    part : the images to register to, the regions, or which voxels the images have.
     digest : of the content that is meant; anything will do if it is empty.
 
     Raises
@@ -78,6 +82,9 @@ def read(name: str, part: Part, digest: str = "") -> Atlas:
     """
     if digest and pin(name, part).digest != digest:
         raise StageError(f"the atlas {name} is not what it was when the run began: run `qsm-dask process` again")
+    if part == "grid":
+        path, grid = _grid(name)
+        return Atlas(_space(path), grid=grid)
     files = _files(name, part)
     space = next((found for path in _images(files) if (found := _space(path))), "")
     if part == "template":
@@ -114,6 +121,13 @@ def folder_of(name: str) -> Path:
     if not found.is_dir():
         raise ConfigError(f"atlas {name}: there is no folder {found}; {hint}")
     return found
+
+
+def _grid(name: str) -> tuple[Path, Grid]:
+    """The image to register to, and which voxels it has."""
+    path = next(iter(_files(name, "template").values()))[0]
+    header = read_header(path, standard=True)
+    return path, Grid(header.shape, header.affine)
 
 
 def _files(name: str, part: Part) -> _Files:

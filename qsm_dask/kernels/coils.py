@@ -32,7 +32,7 @@ def mcpc3ds(
     *,
     smoothing_mm: float = 7.0,
 ) -> tuple[Real, Real]:
-    """Combine the coils of a multi-channel acquisition by MCPC-3D-S.
+    """Combine the coils of a multi-channel acquisition by MCPC-3D-S, while it is ingested.
 
     The Hermitian inner product of the first two echoes, summed over coils, knows no coil's phase;
     it is unwrapped once. What the first echo of a coil has beyond that, extrapolated to echo time

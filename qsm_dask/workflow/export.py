@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qsm_dask import participants
+from qsm_dask.cohort import participants
+from qsm_dask.cohort.standing import Standing, standings
 from qsm_dask.errors import DamageError
 from qsm_dask.io import documents, outputs
 from qsm_dask.io.nifti import write_displacements, write_volume
@@ -19,7 +20,6 @@ from qsm_dask.pipeline.plan import record
 from qsm_dask.provenance import software
 from qsm_dask.quantities import base_name
 from qsm_dask.scan import Geometry, ScanKey
-from qsm_dask.standing import Standing, standings
 from qsm_dask.store import CohortStore, Commit
 from qsm_dask.store.documents import DATASET, PIPELINE, read_json
 from qsm_dask.units import ppm_to_hz

@@ -13,7 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from qsm_dask import combination, events
+from qsm_dask import events
+from qsm_dask.cohort import combination
+from qsm_dask.cohort.participants import Participants, update
 from qsm_dask.digests import digest_of, digest_of_array
 from qsm_dask.engine.base import Engine, Outcome
 from qsm_dask.engine.resources import PeakMemory
@@ -29,7 +31,6 @@ from qsm_dask.io.patterns import Transforms
 from qsm_dask.io.phase import PhaseSign
 from qsm_dask.io.series import Outline, Reading, needs_phase, outlines, read, with_maps
 from qsm_dask.io.sidecars import resolve
-from qsm_dask.participants import Participants, update
 from qsm_dask.pipeline.steps import Step
 from qsm_dask.place import Place
 from qsm_dask.provenance import software

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from qsm_dask.costs import OVERHEAD_S, Costs, NodeCost, Work, coils_of
+from qsm_dask.cohort.costs import OVERHEAD_S, Costs, NodeCost, Work, coils_of
+from qsm_dask.cohort.standing import standings_under
 from qsm_dask.engine.base import gibibytes
 from qsm_dask.engine.fleet import Fleet
 from qsm_dask.errors import ConfigError
@@ -19,7 +20,6 @@ from qsm_dask.io import atlas
 from qsm_dask.pipeline import Pipeline
 from qsm_dask.quantities import RAW
 from qsm_dask.scan import Geometry
-from qsm_dask.standing import standings_under
 from qsm_dask.store import CohortStore, Commit
 
 DRIVER_S = 0.007
@@ -126,7 +126,7 @@ def pending(cohort: CohortStore, pipeline: Pipeline) -> Pending:
     done = refused = 0
     for standing in standings_under(cohort, pipeline):
         if standing.plan is None or standing.ingest is None:
-            refused += standing.state == "failed"
+            refused += standing.state in ("failed", "pending")
             done += standing.state == "skipped"
             continue
         nodes = tuple(node.node for node in standing.nodes if node.state != "done")

@@ -8,13 +8,13 @@ import sys
 import numpy as np
 import pytest
 
+from qsm_dask.cohort.standing import standings
 from qsm_dask.engine.base import SerialEngine
 from qsm_dask.errors import ConfigError
 from qsm_dask.io.bids import index
 from qsm_dask.io.series import outline
 from qsm_dask.pipeline import Pipeline
 from qsm_dask.scan import ScanKey
-from qsm_dask.standing import standings
 from qsm_dask.store import INGEST_KEY, CohortStore
 from qsm_dask.units import radians_per_ppm
 from qsm_dask.workflow import apply, export, ingest, process, simulate

@@ -48,7 +48,7 @@ def hdqsm(
     weight_ppm_mm : of the total variation in the second stage [ppm mm]; below that of `fansi`, as the spoilt voxels
         that a larger one would smooth have lost their weight. Half of it changes the error on two head phantoms by less
         than half a point, twice as much by one.
-    rho : penalty of the splitting of slopes as a multiple of either weight, that of `l1`; with 25 the error on the same
+    rho : penalty of the splitting of slopes as a multiple of either weight, that of `l1`. With 25 the error on the same
         heads is 2 points lower, with 100 it is 4 higher.
     field_rho : penalty of the splitting of the field in the first stage, that of `l1` [1/rad]; 1 in the second. With 10
         the error is 2 points lower, with 40 it is 5 higher.

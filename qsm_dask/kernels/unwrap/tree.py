@@ -101,7 +101,7 @@ def _places(found: Records, owners: Indices) -> Indices:
     """Where the edges of each weight end in a list from heavy to light."""
     counts = np.zeros(256, dtype=np.int64)
     record = found.reshape(-1, 4)
-    for k in range(owners.size if owners.size else record.shape[0]):
+    for k in range(owners.size or record.shape[0]):
         i = np.int64(owners[k]) if owners.size else k
         for axis in range(3):
             counts[record[i, axis]] += 1
@@ -117,7 +117,7 @@ def _sort(found: Records, places: Indices, edges: Indices, owners: Indices) -> N
     record = found.reshape(-1, 4)
     at = np.zeros(256, dtype=np.int64)
     at[:255] = places[1:]
-    for k in range(owners.size if owners.size else record.shape[0]):
+    for k in range(owners.size or record.shape[0]):
         i = np.int64(owners[k]) if owners.size else k
         for axis in range(3):
             weight = record[i, axis]
@@ -131,7 +131,7 @@ def _begin(found: Records, links: Indices, fixed: int, owners: Indices) -> None:
     """The links of voxels by themselves, where edges lead."""
     _, ny, nz, _ = found.shape
     record = found.reshape(-1, 4)
-    for k in range(owners.size if owners.size else record.shape[0]):
+    for k in range(owners.size or record.shape[0]):
         i = np.int64(owners[k]) if owners.size else k
         links[i] = fixed if record[i, STATE] == DONE else -1
         if owners.size:
