@@ -160,6 +160,12 @@ def carried_labels(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
     return int(FLOAT * max(3.0 * parameters["atlas"], parameters["atlas"] + 4.1 * geometry.voxels))
 
 
+def carried_probabilities(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
+    """`anatomy.probabilities` holds the atlas as it is read, or its probabilities in the scan, and labels."""
+    carried = (geometry.probabilities + 4.1) * geometry.voxels
+    return int(FLOAT * max(3.0 * parameters["atlas"], parameters["atlas"] + carried))
+
+
 def standard_maps(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
     """`anatomy.standard` holds the magnitude and six volumes of the template, and these while one is packed."""
     grid = parameters["template"]

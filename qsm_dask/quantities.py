@@ -85,8 +85,12 @@ QUANTITIES: Mapping[str, Quantity] = MappingProxyType(
         "voxel_size": Quantity(("axis",), "float64", "mm", "voxel spacing", "ingest"),
         "affine": Quantity(("row", "column"), "float64", "mm", "voxel index to scanner position", "ingest"),
         "dseg": _volume("1", "label image: region number of each voxel, 0 outside", "regions", dtype="int32"),
-        "probseg": Quantity(("label", *SPACE), "float32", "1", "probability of each region in each voxel", "ingest"),
-        "probseg_labels": Quantity(("label",), "int64", "1", "region number of each volume of probseg", "ingest"),
+        "probseg": Quantity(
+            ("label", *SPACE), "float32", "1", "probability of each region in each voxel", "regions", stored=False
+        ),
+        "probseg_labels": Quantity(
+            ("label",), "int64", "1", "region number of each volume of probseg", "regions", stored=False
+        ),
         "r2": _volume("1/s", "irreversible transverse relaxation rate, of spin echoes", "ingest"),
         "mask": _volume("1", "voxels trusted downstream", "field", dtype="bool"),
         "phase_quality": _volume("1", "reliability of the phase of a voxel, 0 to 1", "field", stored=False),

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any, get_type_hints
 
 from qsm_dask.anatomy.extraction import bet
-from qsm_dask.anatomy.labels import labels
+from qsm_dask.anatomy.labels import labels, probabilities
 from qsm_dask.anatomy.registration import register
 from qsm_dask.anatomy.standard import standard
 from qsm_dask.applies import three_dimensions, three_echoes, three_equispaced_echoes, two_echoes
@@ -58,6 +58,7 @@ from qsm_dask.kernels.unwrap.romeo import romeo
 from qsm_dask.memory import (
     boundary_value,
     carried_labels,
+    carried_probabilities,
     closed_labels,
     coil_combination,
     descent,
@@ -193,6 +194,9 @@ ANATOMY: Mapping[str, Stage] = MappingProxyType(
             atlases={"template": "grid"},
         ),
         "anatomy.labels": Stage(labels, ("dseg",), carried_labels, atlases={"atlas": "regions"}),
+        "anatomy.probabilities": Stage(
+            probabilities, ("dseg", "probseg", "probseg_labels"), carried_probabilities, atlases={"atlas": "regions"}
+        ),
     }
 )
 """What adapts other people's tools: not pure functions of NumPy alone, as all others are."""

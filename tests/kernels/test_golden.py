@@ -9,7 +9,7 @@ from tests.kernels.golden import CASES, FILE, differs
 
 GOLDEN = json.loads(FILE.read_text())
 
-WITHOUT = {"anatomy.register", "anatomy.labels", "mask.bet", "mask.segmentation"}
+WITHOUT = {"anatomy.register", "anatomy.labels", "anatomy.probabilities", "mask.bet", "mask.segmentation"}
 """Other people's programs, and stages that read an atlas or a segmentation: guarded by tests of their own."""
 
 
