@@ -12,9 +12,10 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any, get_type_hints
 
-from qsm_dask.anatomy.extraction import bet
+from qsm_dask.anatomy.extraction import bet, deepbet
 from qsm_dask.anatomy.labels import labels
 from qsm_dask.anatomy.registration import register
+from qsm_dask.anatomy.structural import align_t1w
 from qsm_dask.applies import three_dimensions, three_echoes, three_equispaced_echoes, two_echoes
 from qsm_dask.atlas import Part
 from qsm_dask.kernels import (
@@ -67,12 +68,14 @@ from qsm_dask.memory import (
     magnitude_mask,
     mask_erosion,
     morphology,
+    network_activations,
     offset_removal,
     outer_dipoles,
     primal_dual,
     readout_removal,
     region_reference,
     registration,
+    rigid_alignment,
     smallest_field,
     spanning_tree,
     split_field,
@@ -165,6 +168,13 @@ class Stage:
 
 ANATOMY: Mapping[str, Stage] = MappingProxyType(
     {
+        "anatomy.align_t1w": Stage(
+            align_t1w,
+            ("t1w_from_scan",),
+            rigid_alignment,
+            "10.1016/S0031-3203(98)00091-0",
+            applies=three_dimensions,
+        ),
         "anatomy.register": Stage(
             register,
             ("template_position",),
@@ -174,7 +184,10 @@ ANATOMY: Mapping[str, Stage] = MappingProxyType(
             atlases={"template": "template"},
         ),
         "mask.bet": Stage(bet, ("mask",), grown_surface, "10.1002/hbm.10062", applies=three_dimensions),
-        "anatomy.labels": Stage(labels, ("dseg",), carried_labels, atlases={"atlas": "regions"}),
+        "mask.deepbet": Stage(
+            deepbet, ("mask",), network_activations, "10.48550/arXiv.2308.07003", applies=three_dimensions
+        ),
+        "anatomy.labels": Stage(labels, ("dseg",), carried_labels, version=2, atlases={"atlas": "regions"}),
     }
 )
 """What adapts other people's tools: not pure functions of NumPy alone, as all others are."""
@@ -187,6 +200,7 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
         ),
         "mask.field_quality": Stage(masking.field_quality, ("mask",), volumes(2.2), "10.1002/mrm.29048"),
         "mask.segmentation": Stage(segmentation, ("mask",), volumes(2.4)),
+        "mask.combine": Stage(masking.combine, ("mask",), volumes(1.0)),
         "mask.erode": Stage(masking.erode, ("mask",), mask_erosion),
         "coils.mcpc3ds": Stage(
             coils.mcpc3ds, ("phase", "magnitude"), coil_combination, "10.1002/mrm.26963", applies=two_echoes

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qsm_dask.errors import InputError
+from qsm_dask.io import structural
 from qsm_dask.io.acquisition import Acquisition
 from qsm_dask.io.coils import Coils, check_coils, check_signed, open_coils, scale_of
 from qsm_dask.io.echoes import Series, Source, choose_parts
@@ -108,6 +109,10 @@ def read(acquisition: Acquisition, metadata: Mapping[str, Mapping[str, Any]], si
         warnings += [message for message in (scale.warning if scale else None, warning) if message]
     labels: dict[int, str] = {}
     for item in acquisition.maps:
+        if item.quantity == structural.QUANTITY:
+            own, sources[item.quantity] = structural.read(item)
+            arrays |= own
+            continue
         found = read_map(item, metadata[item.file.label], series.first, b0)
         arrays[item.quantity] = found.array
         sources[item.quantity] = found.source

@@ -19,7 +19,7 @@ from qsm_dask.engine.base import Engine, Outcome
 from qsm_dask.engine.resources import PeakMemory
 from qsm_dask.errors import ConfigError, InputError, NoPhase, StageError
 from qsm_dask.io import bids as dataset
-from qsm_dask.io import changes, remote
+from qsm_dask.io import changes, remote, structural
 from qsm_dask.io import derivatives as maps
 from qsm_dask.io.acquisition import Acquisition
 from qsm_dask.io.documents import json_bytes
@@ -115,7 +115,8 @@ def run(
     with _tree(Place.parse(bids)) as (root, located):
         sources = maps.parse([_below(spec, bids, root) for spec in derivatives], root)
         index = dataset.index(root, participants=participants, sessions=sessions, filters=chosen)
-        acquisitions = located(maps.attach(index.acquisitions, sources, chosen))
+        with_t1w = structural.attach(index.acquisitions, root, chosen)
+        acquisitions = located(maps.attach(with_t1w, sources, chosen))
         about, people = dataset.description(root), dataset.participants(root)
     whole = not (participants or sessions or filters)
     if people is not None and not whole:  # who was left out on purpose does not belong to the cohort
