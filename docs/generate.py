@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import qsm_dask
+from qsm_dask import resources
 from qsm_dask.catalogue import HEAD, Description, describe
 
 FOLDER = Path(__file__).parent
@@ -39,6 +40,7 @@ def pages() -> dict[str, str]:
     """Content of every page by its file name."""
     return {
         "quantities.md": _joined(_quantities()),
+        "pipelines.md": _joined(_pipelines()),
         "stages.md": _joined(_stages()),
         "python.md": _joined(_python()),
     }
@@ -57,6 +59,21 @@ def _quantities() -> Iterator[str]:
         for name, one in known.items()
     )
     yield _table(("name", "dims", "type", "units", "meaning", "node"), rows)
+
+
+def _pipelines() -> Iterator[str]:
+    yield "# Pipelines\n"
+    yield (
+        "What is shipped; `qsm-dask pipelines` tells the same in a terminal, and [Stages](stages.md) what each step "
+        "does. Seconds are those of the kernels, as in [Speed and memory](speed.md); volumes are the most that stages "
+        "declare to take at once, arrays between them included, in float32 arrays of the scan's matrix.\n"
+    )
+    for name in resources.names("pipelines"):
+        pipeline = qsm_dask.Pipeline.from_yaml(name)
+        yield f"## `{name}`\n"
+        yield f"{_plain(pipeline.summary)}\n"
+        chain = (" or ".join(f"`{step.stage}`" for step in slot) for slot in pipeline.slots)
+        yield f"{', '.join(chain)}\n"
 
 
 def _stages() -> Iterator[str]:
@@ -89,7 +106,7 @@ def _stage(one: Description) -> Iterator[str]:
     yield f"- source {source}\n"
     if one.parameters:
         rows = (
-            (f"`{p.name}`", p.type, "required" if p.required else f"`{p.default}`", p.units, _plain(p.meaning))
+            (f"`{p.name}`", p.type, "required" if p.required else f"`{p.written}`", p.units, _plain(p.meaning))
             for p in one.parameters
         )
         yield _table(("parameter", "type", "default", "units", "meaning"), rows)

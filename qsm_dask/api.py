@@ -1,18 +1,22 @@
 """The functions that a notebook starts with."""
 
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from qsm_dask.engine import Engine, read_spec
 from qsm_dask.engine import open_engine as _open_engine
-from qsm_dask.errors import ConfigError, StoreError
+from qsm_dask.errors import ConfigError, EngineError, StoreError
 from qsm_dask.pipeline import Pipeline
 from qsm_dask.place import Place
 from qsm_dask.store import CohortStore
+from qsm_dask.store.documents import PIPELINE, read_json
 from qsm_dask.workflow import compile_ahead
+from qsm_dask.workflow import cube as _cube
 from qsm_dask.workflow import ingest as _ingest
 from qsm_dask.workflow import process as _process
+from qsm_dask.workflow import template as _template
 
 
 def open_cohort(place: str | Path) -> CohortStore:
@@ -112,3 +116,77 @@ def process(cohort: CohortStore, engine: Engine, pipeline: Pipeline | str | Path
     chosen = pipeline if isinstance(pipeline, Pipeline) else Pipeline.from_yaml(pipeline)
     compile_ahead.run(chosen, engine.threads)
     return _process.run(cohort, engine, chosen)
+
+
+def append_cube(cohort: CohortStore, engine: Engine, *, compact: bool = False) -> "_cube.Summary":
+    """Append the maps of scans in standard space to the cohort cube, which `CohortStore.cube` reads by brick.
+
+    Parameters
+    ----------
+    cohort : from `open_cohort`; processed by a pipeline that has `anatomy.standard`, such as `standard`.
+    engine : where segments of the cube are written; see `open_engine`.
+    compact : whether scans of small segments are written together once more.
+
+    Raises
+    ------
+    DamageError : the index, or the record of a segment, cannot be read.
+    """
+    return _cube.run(cohort, engine, compact=compact)
+
+
+def build_template(
+    cohort: CohortStore,
+    engine: Engine,
+    out: str | Path,
+    *,
+    iterations: int = 3,
+    name: str = "study",
+    progress: Callable[[int, "_template.Average"], None] | None = None,
+) -> "list[_template.Average]":
+    """Build a template from the cohort's own scans, for populations that no atlas fits.
+
+    Scans are registered to the template of the cohort's pipeline, averaged brick by brick, registered to the average,
+    and so on. The cohort's pipeline is the same afterwards; what iterations stored, `gc` with `superseded` removes.
+
+    Parameters
+    ----------
+    cohort : processed by a pipeline that has `anatomy.standard`, such as `standard`.
+    engine : where scans are registered; see `open_engine`. Its workers must see `out`.
+    out : folder of the template, which `--atlas` takes then; each iteration keeps its average in a folder there.
+    iterations : how often scans are registered and averaged.
+    name : of the template's space: letters and digits.
+    progress : called with (iterations done, the average).
+
+    Returns
+    -------
+    list : an average an iteration: scans, and how far their mean shape lay from the template's.
+
+    Raises
+    ------
+    ConfigError : the cohort's pipeline has no `anatomy.standard`, or an option is wrong.
+    EngineError : no scan could be registered.
+    """
+    if iterations < 1 or not (name.isascii() and name.isalnum()):
+        raise ConfigError(
+            f"give one iteration or more, got {iterations}, and a name of letters and digits, got {name!r}"
+        )
+    folder = Path(out).expanduser().absolute()
+    before = read_json(cohort, PIPELINE)
+    atlas: str | None = None
+    made: list[_template.Average] = []
+    try:
+        for number in range(1, iterations + 1):
+            done = process(cohort, engine, _template.pipeline_of(cohort, atlas))
+            if not done.done:
+                raise EngineError(f"no scan could be registered to {atlas or 'the template of the pipeline'}: {done}")
+            append_cube(cohort, engine)
+            atlas = str(folder / f"iteration-{number}")
+            made.append(_template.average(cohort, Path(atlas), name))
+            if progress is not None:
+                progress(number, made[-1])
+    finally:
+        if read_json(cohort, PIPELINE) != before:
+            process(cohort, engine, Pipeline.from_mapping(before))
+    for file in sorted(Path(atlas or "").iterdir()):
+        shutil.copyfile(file, folder / file.name)
+    return made

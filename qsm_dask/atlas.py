@@ -28,8 +28,22 @@ class Image:
 
 
 @dataclass(frozen=True, eq=False)
+class Grid:
+    """The voxels of a template, without values.
+
+    Attributes
+    ----------
+    shape : (x, y, z).
+    affine : (4, 4), voxel index to position [mm].
+    """
+
+    shape: tuple[int, int, int]
+    affine: NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
 class Atlas:
-    """A template, regions in its space, or both.
+    """A template, regions in its space, or either's part that was asked for.
 
     Attributes
     ----------
@@ -39,6 +53,7 @@ class Atlas:
     labels : label image (x, y, z) int32.
     probabilities : (label, x, y, z) from 0 to 1, in the order of `names`.
     names : of the regions, by label.
+    grid : of the template's images.
     """
 
     space: str = ""
@@ -47,10 +62,11 @@ class Atlas:
     labels: Image | None = None
     probabilities: Image | None = None
     names: Mapping[int, str] = field(default_factory=dict)
+    grid: Grid | None = None
 
 
-Part = Literal["template", "regions"]
-"""What a step reads of an atlas: the images to register to, or the regions."""
+Part = Literal["template", "regions", "grid"]
+"""What a step reads of an atlas: the images to register to, the regions, or only which voxels the images have."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
-from qsm_dask.costs import Sample, samples
+from qsm_dask.cohort.costs import Sample, samples
 from qsm_dask.engine import Engine, open_engine
 from qsm_dask.engine.resources import Machine
 from qsm_dask.errors import StageError
@@ -66,7 +66,9 @@ def on_simulated(
     found: list[Sample] = []
     with own_folder(None, "qsm-dask-plan-") as folder, _engine(threads) as engine:
         for count in counts:
-            cohort = _ingested(engine, Path(folder, f"coils-{count}"), geometry, count)
+            cohort = _ingested(
+                engine, Path(folder, f"coils-{count}"), geometry, count, labels=not pipeline.makes("dseg")
+            )
             found += samples(cohort)
         scans = [found[-1].commits["ingest"]]
         return found + _measure(engine, cohort, scans, pipeline, rounds, Path(folder))
@@ -77,14 +79,14 @@ def _engine(threads: int) -> AbstractContextManager[Engine]:
     return open_engine({"kind": "local", "workers": workers, "threads_per_worker": threads})
 
 
-def _ingested(engine: Engine, folder: Path, geometry: Geometry, coils: int) -> CohortStore:
+def _ingested(engine: Engine, folder: Path, geometry: Geometry, coils: int, *, labels: bool) -> CohortStore:
     """A cohort of one simulated head a worker, ingested twice: the first time, workers also load what reads files."""
     truth = simulate.run(
         folder / "bids", subjects=engine.slots, shape=geometry.shape, te=geometry.te, coils=coils, engine=engine
     )
     for name in ("first", "second"):
         cohort = CohortStore.create(folder / name)
-        summary = ingest.run(folder / "bids", cohort, engine, derivatives=[f"{truth}:dseg"])
+        summary = ingest.run(folder / "bids", cohort, engine, derivatives=[f"{truth}:dseg"] if labels else ())
         for scan, reason in summary.failures.items():
             raise StageError(f"a simulated head cannot be ingested: {scan}: {reason}")
     return cohort

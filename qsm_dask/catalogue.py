@@ -6,6 +6,7 @@ units from the section `Parameters` of the kernel's docstring. So nothing is wri
 
 import inspect
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -55,6 +56,11 @@ class Parameter:
     meaning: str
 
     @property
+    def written(self) -> str:
+        """The default as YAML and `--set` take it."""
+        return _written(self.default)
+
+    @property
     def brief(self) -> str:
         """The first sentence of its meaning."""
         return re.split(r"\.(?:\s|$)", self.meaning, maxsplit=1)[0]
@@ -66,7 +72,8 @@ class Argument:
 
     Attributes
     ----------
-    name, units, meaning : of the quantity; what is read means what the kernel's docstring says.
+    name, units, meaning : of the quantity; what is read means what the kernel's docstring says, where it has an entry
+        of its own.
     image : whether it has a value in each voxel.
     optional : whether a stage that reads it can do without.
     """
@@ -113,6 +120,9 @@ class Description:
 def describe(name: str, stage: Stage) -> Description:
     """Everything about one stage of the table `stages.STAGES`."""
     told = meanings(stage.kernel)
+    entries = Counter(told.get(one, "") for one in stage.inputs)
+    # An entry of several quantities is written for who reads the code; what each of them is, its own meaning says.
+    own = {one: told[one] for one in stage.inputs if entries[told.get(one, "")] == 1}
     text = inspect.getdoc(stage.kernel) or ""
     before = re.split(r"\n\w+\n-{3,}\n", text, maxsplit=1)[0]
     summary, _, details = before.partition("\n")
@@ -120,7 +130,7 @@ def describe(name: str, stage: Stage) -> Description:
         name,
         summary,
         details.strip(),
-        tuple(_argument(one, told.get(one, ""), optional=one in stage.optional) for one in stage.inputs),
+        tuple(_argument(one, own.get(one, ""), optional=one in stage.optional) for one in stage.inputs),
         tuple(_argument(one) for one in stage.outputs),
         tuple(_parameter(one, default, stage.types[one], told) for one, default in stage.parameters.items()),
         stage.memory(HEAD, {**stage.parameters, **dict.fromkeys(stage.atlases, HEAD.voxels)}),
@@ -170,6 +180,12 @@ def _parameter(name: str, default: Any, kind: Any, told: dict[str, str]) -> Para
     meaning = meaning.replace(f" [{units}]", "", 1)  # it stands beside the value
     required = default is inspect.Parameter.empty
     return Parameter(name, type_in_words(kind), None if required else default, required, units, meaning)
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ",".join(map(_written, value)) or "[]"
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
 def _argument(name: str, meaning: str = "", *, optional: bool = False) -> Argument:

@@ -5,8 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from qsm_dask.anatomy import extraction
-from qsm_dask.kernels.background import pdf
-from qsm_dask.kernels.fourier import MARGIN_MM, padded_shape
+from qsm_dask.kernels.fourier import MARGIN_MM, SOURCES_MARGIN_MM, padded_shape
 from qsm_dask.quantities import MOST_T1W_VOXELS
 from qsm_dask.scan import Geometry
 
@@ -50,6 +49,15 @@ def magnitude_mask(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
 def mask_erosion(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
     """`mask.erode` works on the image continued beyond its faces."""
     return int(FLOAT * (0.4 * geometry.voxels + 1.4 * _continued(geometry, parameters["depth_mm"])))
+
+
+def closed_labels(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
+    """`mask.segmentation` closes gaps on an image widened by twice their width; without that it holds a few masks."""
+    closing = parameters["closing_mm"]
+    if not closing > 0.0:
+        return int(FLOAT * geometry.voxels * (1.1 if parameters["leave_out"] else 0.8))
+    grid = zip(geometry.shape, geometry.voxel_size, strict=True)
+    return int(FLOAT * 2.05 * math.prod(n + 4 * math.ceil(closing / size) + 2 for n, size in grid))
 
 
 def _continued(geometry: Geometry, margin_mm: float, step_mm: float = 0.0) -> int:
@@ -146,7 +154,7 @@ smallest_field = volumes(8.2)
 inner_sources = volumes(17.5, padded=3.1)
 """`background.tfi` holds two solvers and coarser grids, three weights of slopes, a spectrum, two kernels."""
 
-outer_dipoles = volumes(padded=6.9, margin_mm=pdf.MARGIN_MM)
+outer_dipoles = volumes(padded=6.9, margin_mm=SOURCES_MARGIN_MM)
 """`background.pdf` holds three volumes of the solver, the weights, a field, a spectrum and the kernel's half."""
 
 
@@ -181,12 +189,24 @@ def carried_labels(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
     return int(FLOAT * max(3.0 * parameters["atlas"], parameters["atlas"] + 4.1 * geometry.voxels))
 
 
+def standard_maps(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
+    """`anatomy.standard` holds the magnitude and six volumes of the template, and these while one is packed."""
+    grid = parameters["template"]
+    return int(FLOAT * max(2.4 * geometry.voxels, 1.3 * geometry.voxels + 6.5 * grid, 7.5 * grid))
+
+
+_MESH = 6_000_000
+"""Bytes of the surface that brain extraction grows, whatever the grid."""
+
+
 def grown_surface(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
-    """`mask.bet` holds the image and positions of both grids, the isotropic one with its margin."""
+    """`mask.bet` holds what its tool makes of the isotropic grid, or the positions of all voxels, beside the image."""
     step = parameters["resolution_mm"]
     lengths = zip(geometry.shape, geometry.voxel_size, strict=True)
     isotropic = math.prod(math.ceil((n * size + 2 * extraction.MARGIN_MM) / step) + 1 for n, size in lengths)
-    return int(FLOAT * (4.6 * isotropic + 6.0 * geometry.voxels))
+    return int(
+        max(FLOAT * (12.5 * isotropic + 1.2 * geometry.voxels) + _MESH, FLOAT * (2 * isotropic + 5.1 * geometry.voxels))
+    )
 
 
 def network_activations(geometry: Geometry, parameters: Mapping[str, Any]) -> int:

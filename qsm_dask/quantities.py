@@ -8,10 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-NODES = ("ingest", "field", "maps", "registration", "regions")
+NODES = ("ingest", "field", "maps", "registration", "regions", "standard")
 """The commits of one scan, in order."""
 
 SPACE = ("x", "y", "z")
+STANDARD = ("template_x", "template_y", "template_z")
+"""Axes of a template's grid, which all scans share."""
 
 COORDINATES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -58,6 +60,10 @@ class Quantity:
 
 def _volume(units: str, meaning: str, node: str, *, dtype: str = "float32", stored: bool = True) -> Quantity:
     return Quantity(SPACE, dtype, units, meaning, node, stored)
+
+
+def _standard(units: str, meaning: str) -> Quantity:
+    return Quantity(STANDARD, "float32", units, f"{meaning} on a template's grid; NaN outside the mask", "standard")
 
 
 _ECHOES = ("echo", *SPACE)
@@ -111,6 +117,20 @@ QUANTITIES: Mapping[str, Quantity] = MappingProxyType(
         ),
         "t1w_from_scan": Quantity(
             ("row", "column"), "float64", "mm", "scanner position of the scan to that of t1w, rigid", "registration"
+        ),
+        "chi_standard": _standard("ppm", "magnetic susceptibility"),
+        "r2star_standard": _standard("1/s", "effective transverse relaxation rate"),
+        "magnitude_standard": _standard("a.u.", "root mean square of the magnitude"),
+        "shape_standard": Quantity(
+            ("axis", *STANDARD),
+            "float32",
+            "mm",
+            "where a scan's anatomy lies beside a template's",
+            "standard",
+            stored=False,
+        ),
+        "template_affine": Quantity(
+            ("row", "column"), "float64", "mm", "voxel index of the template to position", "standard"
         ),
         "csf_reference": Quantity(
             ("moment",), "float64", "ppm", "susceptibility of the fluid in chi, its SD, voxels (count)", "regions"

@@ -15,6 +15,7 @@ from typing import Any, get_type_hints
 from qsm_dask.anatomy.extraction import bet, deepbet
 from qsm_dask.anatomy.labels import labels
 from qsm_dask.anatomy.registration import register
+from qsm_dask.anatomy.standard import standard
 from qsm_dask.anatomy.structural import align_t1w
 from qsm_dask.applies import three_dimensions, three_echoes, three_equispaced_echoes, two_echoes
 from qsm_dask.atlas import Part
@@ -58,6 +59,7 @@ from qsm_dask.kernels.unwrap.romeo import romeo
 from qsm_dask.memory import (
     boundary_value,
     carried_labels,
+    closed_labels,
     coil_combination,
     descent,
     division,
@@ -81,6 +83,7 @@ from qsm_dask.memory import (
     split_field,
     split_rest,
     split_slopes,
+    standard_maps,
     streak_removal,
     total_variation,
     two_levels,
@@ -118,6 +121,7 @@ class Stage:
     applies : why it cannot run on a geometry, if it cannot.
     atlases : parameters that name an atlas, and which part of it is read. The kernel is handed that part; digests
         depend on its content, not on the name; `memory` is given the number of its voxels.
+    packages : modules of others that it imports, with the extra of qsm-dask that brings each.
     """
 
     kernel: Callable[..., Any]
@@ -127,6 +131,7 @@ class Stage:
     version: int = 1
     applies: Applies = always
     atlases: Mapping[str, Part] = field(default_factory=dict)
+    packages: Mapping[str, str] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         """What it makes of what."""
@@ -174,6 +179,7 @@ ANATOMY: Mapping[str, Stage] = MappingProxyType(
             rigid_alignment,
             "10.1016/S0031-3203(98)00091-0",
             applies=three_dimensions,
+            packages={"picsl_greedy": "anatomy", "SimpleITK": "anatomy"},
         ),
         "anatomy.register": Stage(
             register,
@@ -182,10 +188,30 @@ ANATOMY: Mapping[str, Stage] = MappingProxyType(
             "10.1016/j.media.2007.06.004",
             applies=three_dimensions,
             atlases={"template": "template"},
+            packages={"picsl_greedy": "anatomy", "SimpleITK": "anatomy"},
         ),
-        "mask.bet": Stage(bet, ("mask",), grown_surface, "10.1002/hbm.10062", applies=three_dimensions),
+        "mask.bet": Stage(
+            bet,
+            ("mask",),
+            grown_surface,
+            "10.1002/hbm.10062",
+            applies=three_dimensions,
+            packages={"brainextractor": "anatomy"},
+        ),
+        "anatomy.standard": Stage(
+            standard,
+            ("chi_standard", "r2star_standard", "magnitude_standard", "template_affine", "shape_standard"),
+            standard_maps,
+            applies=three_dimensions,
+            atlases={"template": "grid"},
+        ),
         "mask.deepbet": Stage(
-            deepbet, ("mask",), network_activations, "10.48550/arXiv.2308.07003", applies=three_dimensions
+            deepbet,
+            ("mask",),
+            network_activations,
+            "10.48550/arXiv.2308.07003",
+            applies=three_dimensions,
+            packages={"deepbet": "deepbet", "torch": "deepbet"},
         ),
         "anatomy.labels": Stage(labels, ("dseg",), carried_labels, version=2, atlases={"atlas": "regions"}),
     }
@@ -199,7 +225,7 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
             masking.phase_quality, ("mask", "phase_quality"), volumes(3.1), "10.1002/mrm.28563"
         ),
         "mask.field_quality": Stage(masking.field_quality, ("mask",), volumes(2.2), "10.1002/mrm.29048"),
-        "mask.segmentation": Stage(segmentation, ("mask",), volumes(2.4)),
+        "mask.segmentation": Stage(segmentation, ("mask",), closed_labels),
         "mask.combine": Stage(masking.combine, ("mask",), volumes(1.0)),
         "mask.erode": Stage(masking.erode, ("mask",), mask_erosion),
         "coils.mcpc3ds": Stage(
@@ -243,16 +269,16 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
         "inversion.tikhonov": Stage(tikhonov, ("chi",), division, "10.1002/jmri.24365"),
         "inversion.tv": Stage(tv, ("chi",), total_variation, "10.1002/mrm.25029", version=2),
         "inversion.rts": Stage(rts, ("chi",), total_variation, "10.1016/j.neuroimage.2017.11.018", version=2),
-        "inversion.fansi": Stage(fansi, ("chi",), split_slopes, "10.1002/mrm.27073"),
-        "inversion.hdqsm": Stage(hdqsm, ("chi",), split_field, "10.1002/mrm.29218", version=2),
+        "inversion.fansi": Stage(fansi, ("chi",), split_slopes, "10.1002/mrm.27073", version=2),
+        "inversion.hdqsm": Stage(hdqsm, ("chi",), split_field, "10.1002/mrm.29218", version=3),
         "inversion.ilsqr": Stage(ilsqr, ("chi",), streak_removal, "10.1016/j.neuroimage.2014.12.043"),
-        "inversion.l1": Stage(l1, ("chi",), split_field, "10.1002/mrm.28957"),
-        "inversion.medi": Stage(medi, ("chi",), morphology, "10.1016/j.neuroimage.2011.08.082"),
-        "inversion.ndi": Stage(ndi, ("chi",), descent, "10.1002/nbm.4271"),
+        "inversion.l1": Stage(l1, ("chi",), split_field, "10.1002/mrm.28957", version=2),
+        "inversion.medi": Stage(medi, ("chi",), morphology, "10.1016/j.neuroimage.2011.08.082", version=2),
+        "inversion.ndi": Stage(ndi, ("chi",), descent, "10.1002/nbm.4271", version=2),
         "inversion.star": Stage(star, ("chi",), two_levels, "10.1002/nbm.3383"),
         "inversion.tgv": Stage(tgv, ("chi", "mask"), primal_dual, "10.1016/j.neuroimage.2015.02.041"),
         "inversion.two_pass": Stage(two_pass, ("chi",), volumes(1.35), "10.1002/mrm.29048"),
-        "inversion.whqsm": Stage(whqsm, ("chi",), split_rest, "10.1002/mrm.27483"),
+        "inversion.whqsm": Stage(whqsm, ("chi",), split_rest, "10.1002/mrm.27483", version=2),
         "reference.whole_brain": Stage(
             reference.whole_brain, ("chi", "chi_reference"), whole_brain_reference, "10.1002/mrm.30006"
         ),

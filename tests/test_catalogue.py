@@ -6,6 +6,7 @@ from typing import Literal
 import pytest
 
 from qsm_dask.catalogue import HEAD, UNITS, describe, meanings, type_in_words, units_of
+from qsm_dask.quantities import quantity
 from qsm_dask.stages import STAGES, Stage
 
 
@@ -40,8 +41,8 @@ def test_a_docstring_read_by_hand():
     assert (told.summary, told.details) == ("Do nothing.", "At all.")
     assert (told.memory_bytes, told.memory_volumes) == (8 * 192 * 224 * 160, 2.0)
     assert [(one.name, one.meaning, one.image) for one in told.reads] == [
-        ("phase", "wrapped; as it comes", True),
-        ("mask", "wrapped; as it comes", True),
+        ("phase", quantity("phase").meaning, True),
+        ("mask", quantity("mask").meaning, True),
     ]
     radius, labels, mode = told.parameters
     assert (radius.type, radius.default, radius.required, radius.units) == ("number", 2.0, False, "mm")
@@ -73,6 +74,15 @@ def test_every_argument_of_every_stage_has_a_meaning(name):
         assert one.name in written, f"{name}: the docstring's Parameters lack {one.name}"
     assert told.summary.endswith("."), f"{name}: the first line of the docstring is a sentence"
     assert 0 < told.memory_volumes < 100
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_every_default_is_told_with_more_than_what_it_is(name):
+    """After what a parameter is, its meaning says where the default comes from, or what another value does."""
+    for one in describe(name, STAGES[name]).parameters:
+        more = re.split(r"^see |[;:.,] ", one.meaning, maxsplit=1)[1:]
+        said = one.required or bool(more and re.search(r"[A-Za-z]{2,}", more[0]))
+        assert said, f"{name}: why is {one.name} {one.default}?"
 
 
 @pytest.mark.parametrize("name", STAGES)

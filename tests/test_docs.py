@@ -7,9 +7,10 @@ import pytest
 
 import qsm_dask
 from docs import generate
+from qsm_dask import resources
 
 
-@pytest.mark.parametrize("name", ["quantities.md", "stages.md", "python.md"])
+@pytest.mark.parametrize("name", ["quantities.md", "pipelines.md", "stages.md", "python.md"])
 def test_a_page_is_what_the_code_says(name):
     assert (generate.FOLDER / name).read_text(encoding="utf-8") == generate.pages()[name], "run `make docs`"
 
@@ -17,6 +18,7 @@ def test_a_page_is_what_the_code_says(name):
 def test_nothing_is_left_out():
     pages = generate.pages()
     assert set(re.findall(r"^### `([^`]+)`", pages["stages.md"], re.MULTILINE)) == set(qsm_dask.STAGES)
+    assert re.findall(r"^## `([^`]+)`", pages["pipelines.md"], re.MULTILINE) == list(resources.names("pipelines"))
     assert set(re.findall(r"^\| `([^`]+)`", pages["quantities.md"], re.MULTILINE)) == set(qsm_dask.QUANTITIES)
     assert re.findall(r"^## `([^`]+)`", pages["python.md"], re.MULTILINE) == qsm_dask.__all__
 

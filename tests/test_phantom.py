@@ -301,6 +301,12 @@ class TestScan:
             assert np.abs(error[signal]).max() < 2e-3
         assert np.abs(made.arrays["phase"]).max() <= math.pi + 1e-6
 
+    def test_r2prime_is_what_the_sources_add_to_r2(self, head: phantom.Phantom) -> None:
+        truth, mask = head.truth, head.truth["mask"]
+        expected = 137.0 * (truth["chi_para"] - truth["chi_dia"])[mask]
+        assert truth["r2prime"][mask] == pytest.approx(expected, abs=1e-3)
+        assert not truth["r2prime"][~mask].any()
+
     def test_magnitude_decays_with_r2star(self, head: phantom.Phantom) -> None:
         mask = head.truth["mask"]
         first, second = (echo[mask].astype(np.float64) for echo in head.arrays["magnitude"])

@@ -3,6 +3,7 @@
 import inspect
 import subprocess
 import sys
+from importlib import metadata
 
 import pytest
 
@@ -38,6 +39,11 @@ def test_what_a_notebook_shows_of_an_object_is_one_short_line():
     assert shown[-4].startswith("Pipeline('consensus': mask.magnitude > ")
     assert "failed=1000, as sub-0: its mask is empty" in shown[-2]
     assert shown[-1] == "Status(1000 done)"
+
+
+def test_the_version_is_that_of_the_installed_package():
+    assert qd.__version__ == metadata.version("qsm-dask")
+    assert "__version__" in dir(qd)
 
 
 def test_an_unknown_name_is_an_attribute_error():

@@ -21,15 +21,6 @@ def coarser(affine: NDArray[np.float64], step: tuple[int, int, int]) -> NDArray[
     return np.asarray(affine, dtype=np.float64) @ blocks
 
 
-def root_mean_square(magnitude: Real) -> Real:
-    """Root mean square over echoes."""
-    total = np.zeros(magnitude.shape[1:], dtype=np.float32)
-    for echo in magnitude:
-        total += np.square(echo)
-    total /= np.float32(magnitude.shape[0])
-    return np.sqrt(total, out=total)
-
-
 def centre(brain: Image) -> NDArray[np.float64]:
     """Centre of gravity of a brain [mm]."""
     counts = [brain.values.sum(axis=tuple(other for other in range(3) if other != axis)) for axis in range(3)]

@@ -5,10 +5,11 @@ from numpy.typing import NDArray
 
 from qsm_dask.anatomy import greedy
 from qsm_dask.anatomy.channels import Channel
-from qsm_dask.anatomy.grids import blocks, centre, coarser, positions, root_mean_square
+from qsm_dask.anatomy.grids import blocks, centre, coarser, positions
 from qsm_dask.atlas import Image
 from qsm_dask.kernels.doors import check_mask, check_volume
 from qsm_dask.kernels.resample import block_mean, sample
+from qsm_dask.kernels.series import root_mean_square
 from qsm_dask.told import Told
 
 Real = NDArray[np.float32]

@@ -8,7 +8,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from qsm_dask.cli import choices, clusters, cohorts, looks, planning, sweeping, tools, values
+from qsm_dask.cli import choices, clusters, cohorts, cubes, looks, planning, sweeping, tools, values
 from qsm_dask.cli.console import complain
 from qsm_dask.cli.logs import shown_log, write_log
 from qsm_dask.cli.stopping import remembering
@@ -50,6 +50,8 @@ _command(_STEPS, cohorts.ingest)
 _command(_STEPS, cohorts.process)
 _command(_STEPS, cohorts.compare)
 _command(_STEPS, values.iron)
+_command(_STEPS, cubes.cube)
+_command(_STEPS, cubes.template)
 _command(_STEPS, cohorts.report)
 _command(_STEPS, cohorts.export)
 _command(_LOOK, planning.plan)

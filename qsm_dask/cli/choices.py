@@ -41,6 +41,7 @@ def stages(
     else:
         for one in described:
             _show(one)
+        OUT.print(f"\n{len(described)} stages; `qsm-dask stages STAGE` tells one in full.", highlight=False)
 
 
 def _chosen(name: str, table: "Mapping[str, Stage]") -> "Mapping[str, Stage]":
@@ -109,17 +110,8 @@ def _line(text: str, *, markup: bool = False) -> None:
 
 
 def _setting(parameter: "Parameter") -> str:
-    value = ", required" if parameter.required else f" = {_plain(parameter.default)}"
+    value = ", required" if parameter.required else f" = {parameter.written}"
     return escape(f"{parameter.name}: {parameter.type}{value} {parameter.units}".rstrip())
-
-
-def _plain(value: Any) -> str:
-    """A default as `--set` takes it."""
-    if isinstance(value, tuple):
-        return ",".join(map(_plain, value))
-    if value is None or isinstance(value, bool):
-        return str(value).lower()
-    return str(value)
 
 
 def _units(units: str) -> str:

@@ -223,6 +223,7 @@ def report(
         ),
     ] = None,
     cluster: ClusterName = "serial",
+    pseudonymise: Pseudonymise = False,
     quiet: Quiet = False,
 ) -> None:
     """Write the report: a static page with the cohort table, failures with reasons, and a mosaic a scan.
@@ -234,7 +235,7 @@ def report(
     from qsm_dask.workflow import report as workflow
 
     store = steps.open_store(cohort)
-    with steps.open_cluster(cluster, quiet=quiet) as engine:
+    with steps.open_cluster(cluster, quiet=quiet, pseudonymise=pseudonymise) as engine:
         page = steps.write_report(store, engine, quiet=quiet)
     if out is not None:
         page = str(workflow.copy(store, out))

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qsm_dask.cli import steps
-from qsm_dask.cli.console import OUT, list_reasons, progress, say, table, waiting, write_json
-from qsm_dask.cli.options import ClusterName, Cohort, Json, Quiet
+from qsm_dask.cli.console import OUT, list_reasons, progress, say, table, waiting, warn, write_json
+from qsm_dask.cli.options import ClusterName, Cohort, Json, Pseudonymise, Quiet
 from qsm_dask.place import Place
 
 if TYPE_CHECKING:
@@ -40,10 +40,12 @@ def verify(
         bool,
         typer.Option(
             "--repair",
-            help="Withdraw damaged commits and compute their nodes anew, by the pipeline of the cohort.",
+            help="Withdraw damaged commits and compute their nodes anew, by the pipeline of the cohort; make a damaged "
+            "index anew.",
         ),
     ] = False,
     cluster: ClusterName = "serial",
+    pseudonymise: Pseudonymise = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -60,7 +62,10 @@ def verify(
 
     silent = quiet or as_json
     store = steps.open_store(cohort)
-    with steps.open_cluster(cluster, quiet=silent) as engine:
+    if repair:
+        for name in store.mend_index():
+            warn(f"the index was damaged ({name}) and is made anew from the commits; why scans failed is forgotten")
+    with steps.open_cluster(cluster, quiet=silent, pseudonymise=pseudonymise) as engine:
         with progress("verify", quiet=silent) as shown:
             damages = workflow.run(store, engine, progress=shown)
         if not as_json:

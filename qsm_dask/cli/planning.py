@@ -7,12 +7,12 @@ import typer
 
 from qsm_dask.cli import steps
 from qsm_dask.cli.console import OUT, say, table, waiting, write_json
-from qsm_dask.cli.options import ClusterName, Json, PipelineName, Quiet
+from qsm_dask.cli.options import AtlasName, ClusterName, Json, PipelineName, Quiet
 from qsm_dask.errors import ConfigError
 from qsm_dask.place import Place
 
 if TYPE_CHECKING:
-    from qsm_dask.costs import Sample
+    from qsm_dask.cohort.costs import Sample
     from qsm_dask.pipeline import Pipeline
     from qsm_dask.store import CohortStore, Commit
     from qsm_dask.workflow.plan import Forecast, Works
@@ -33,6 +33,7 @@ def plan(
     ] = None,
     *,
     pipeline: PipelineName = "consensus",
+    atlas: AtlasName = None,
     cluster: ClusterName = "local",
     nodes: Annotated[int | None, typer.Option(min=1, help="Machines of the cluster.", rich_help_panel=_CLUSTER)] = None,
     node_cpus: Annotated[
@@ -103,7 +104,7 @@ def plan(
     Example: `qsm-dask plan study.qsm -c slurm --nodes 10 --node-cpus 32 --node-memory "128 GiB" --price 1.5`, or
     `qsm-dask plan --scans 40000 --shape 256 288 48 --voxel-size .8 .8 3 --echoes 2 --coils 32 -c slurm --nodes 100`
     """
-    from qsm_dask.costs import Costs, samples
+    from qsm_dask.cohort.costs import Costs, samples
     from qsm_dask.engine import read_spec
     from qsm_dask.engine.fleet import Node, fleet
     from qsm_dask.engine.sizing import worker_for
@@ -112,7 +113,7 @@ def plan(
     quiet = quiet or as_json
     if (cohort is None) == (scans is None and shape is None) or (scans is None) != (shape is None):
         raise ConfigError("plan: give a COHORT, or --scans and --shape of a study that does not exist yet")
-    chosen, spec = steps.read_pipeline(pipeline), read_spec(cluster)
+    chosen, spec = workflow.settled(steps.read_pipeline(pipeline, atlas)), read_spec(cluster)
     node = Node.of(spec, count=nodes, cpus=node_cpus, memory=node_memory, price=price, speed=speed)
     known = [one for url in measured for one in samples(steps.open_store(Place.parse(url)))]
     store = None if cohort is None else steps.open_store(cohort)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from qsm_dask.scan import ScanKey
     from qsm_dask.store import CohortStore
     from qsm_dask.workflow.compare import Summary as Compared
+    from qsm_dask.workflow.cube import Summary as Appended
     from qsm_dask.workflow.ingest import Summary as Ingested
     from qsm_dask.workflow.process import Summary as Processed
     from qsm_dask.workflow.verify import Damage
@@ -92,7 +93,7 @@ def run_all(
     pseudonymise: bool = False,
     quiet: bool,
 ) -> tuple["Ingested", "Processed", "Compared", str]:
-    """Ingest, process, compare and report on one cluster; the summaries and where the page lies."""
+    """Ingest, process, append to the cube, compare and report on one cluster; the summaries and where the page lies."""
     with making(cohort) as store:  # before anything that takes time: a place that cannot be reached is told at once
         compile_kernels(steps, threads_of(cluster), quiet=quiet)
         with open_cluster(cluster, quiet=quiet, pseudonymise=pseudonymise) as engine:
@@ -100,6 +101,7 @@ def run_all(
             processed = process_scans(store, engine, steps, chosen, timeout_s=timeout_s, quiet=quiet)
             if not quiet:
                 tell_processed(processed)
+            append_cube(store, engine, quiet=quiet)
             compared = compare_scans(store, quiet=quiet)
             return ingested, processed, compared, write_report(store, engine, quiet=quiet)
 
@@ -175,6 +177,7 @@ def process_scans(
 
 def repair(store: "CohortStore", engine: "Engine", damages: "Sequence[Damage]", *, quiet: bool) -> dict[str, str]:
     """Withdraw what is damaged and compute it anew; scans that are still not whole, with the reason."""
+    from qsm_dask.store.layout import CUBE
     from qsm_dask.workflow import repair as workflow
 
     failures = {one.scan: one.reason for one in damages if not one.node}
@@ -185,9 +188,27 @@ def repair(store: "CohortStore", engine: "Engine", damages: "Sequence[Damage]", 
         scans = withdrawn.scans
         summary = process_scans(store, engine, withdrawn.pipeline, Selection(), scans=scans, quiet=quiet)
         failures |= summary.failures
+    if withdrawn.segments:
+        for reason in append_cube(store, engine, quiet=quiet).failures.values():
+            failures[CUBE] = reason
     if not quiet:
-        say(f"repair    {withdrawn.commits} damaged nodes withdrawn; {len(failures)} scans are not whole yet")
+        nodes = withdrawn.commits + withdrawn.segments
+        say(f"repair    {nodes} damaged nodes withdrawn; {len(failures)} scans are not whole yet")
     return failures
+
+
+def append_cube(store: "CohortStore", engine: "Engine", *, compact: bool = False, quiet: bool) -> "Appended":
+    """Append what scans have in standard space to the cohort cube; nothing is said where they have nothing."""
+    from qsm_dask.workflow import cube as workflow
+
+    with progress("cube", quiet=quiet, engine=engine) as shown:
+        summary = workflow.run(store, engine, compact=compact, progress=shown)
+    if summary.appended and not quiet:
+        scans = max(summary.appended.values())
+        say(f"cube      {scans} scans appended in {summary.segments} segments; {', '.join(summary.appended)}")
+    for batch, reason in summary.failures.items():
+        warn(f"not in the cube: {batch}: {reason}")
+    return summary
 
 
 def compare_scans(

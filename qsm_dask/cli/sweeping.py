@@ -31,7 +31,7 @@ def gc(
     with progress("gc", quiet=quiet or as_json) as shown:
         summary = workflow.run(store, older_than_h=older_than, superseded=superseded, delete=delete, progress=shown)
     rows: list[dict[str, Any]] = [
-        {"scan": str(one.scan), "node": one.node, "kind": one.kind, "bytes": one.size, "place": one.place}
+        {"scan": str(one.scan or ""), "node": one.node, "kind": one.kind, "bytes": one.size, "place": one.place}
         for one in summary.found
     ]
     if as_json:

@@ -44,7 +44,7 @@ def iron(
 
     Example: `qsm-dask iron study.qsm --calibration zheng2013`
     """
-    from qsm_dask.iron import calibration as read_calibration
+    from qsm_dask.cohort.iron import calibration as read_calibration
     from qsm_dask.workflow import iron as workflow
 
     store = steps.open_store(cohort)

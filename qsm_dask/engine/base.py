@@ -10,14 +10,15 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Protocol, TypeVar
 
+from qsm_dask.engine.packages import advice, lacking
 from qsm_dask.engine.resources import resident
-from qsm_dask.errors import EngineError
+from qsm_dask.errors import ConfigError, EngineError
 
 K = TypeVar("K")
 _LOG = logging.getLogger(__name__)
@@ -103,6 +104,19 @@ class Engine(Protocol):
 
     def activity(self) -> Activity:
         """What is under way, at once and from any thread; figures may be some seconds old."""
+        ...
+
+    def require(self, packages: Mapping[str, str]) -> None:
+        """Make sure that tasks find the packages they import, on workers that join later too.
+
+        Parameters
+        ----------
+        packages : modules, with the extra of qsm-dask that brings each.
+
+        Raises
+        ------
+        ConfigError : one is not installed where tasks run; the message says how to come by it.
+        """
         ...
 
     def map(
@@ -221,6 +235,12 @@ def overtime(key: object, timeout_s: float) -> str:
     return f"{key} ran longer than {timeout_s:g} s and was stopped: allow more time, or look at why it takes so long"
 
 
+def require_here(packages: Mapping[str, str]) -> None:
+    """Refuse to run where this Python lacks a package; see `Engine.require`."""
+    if missing := lacking(packages):
+        raise ConfigError(f"this pipeline needs {advice(missing)}")
+
+
 class SerialEngine:
     """Runs tasks one after another in this process: for debugging, job arrays and tests.
 
@@ -246,6 +266,10 @@ class SerialEngine:
     def activity(self) -> Activity:
         """See `Engine.activity`."""
         return Activity(self.running, 1, resident())
+
+    def require(self, packages: Mapping[str, str]) -> None:
+        """See `Engine.require`."""
+        require_here(packages)
 
     def map(
         self,

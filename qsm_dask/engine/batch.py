@@ -19,13 +19,14 @@ from typing import Any, ClassVar
 
 from qsm_dask.engine.base import Engine
 from qsm_dask.engine.certificates import FILES, file_name
+from qsm_dask.engine.recycling import Recycling
 from qsm_dask.engine.settings import ENCRYPTED, LOOPBACK, PRELOAD, SETTINGS, as_environment, thread_environment
 from qsm_dask.engine.sizing import job_memory, seconds, task_limit, whole
 from qsm_dask.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Batch:
+class Batch(Recycling):
     """What all batch systems are told.
 
     Attributes
@@ -69,6 +70,7 @@ class Batch:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant, before anything is submitted."""
+        super().__post_init__()
         whole("jobs", self.jobs)
         whole("threads_per_worker", self.threads_per_worker)
         if self.least_jobs is not None and not 0 <= self.least_jobs <= self.jobs:

@@ -19,6 +19,7 @@ from qsm_dask.engine.base import Engine, SerialEngine, gibibytes
 from qsm_dask.engine.batch import HtCondor, Lsf, Pbs, Sge, Slurm
 from qsm_dask.engine.hosted import Aws, Azure, Coiled, Gateway, Gcp
 from qsm_dask.engine.kubernetes import Kubernetes
+from qsm_dask.engine.recycling import Recycling
 from qsm_dask.engine.resources import Machine
 from qsm_dask.engine.running import Running
 from qsm_dask.engine.sizing import AUTO, plan, task_limit, whole
@@ -127,7 +128,7 @@ class Serial:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Local:
+class Local(Recycling):
     """Worker processes on this machine. The options are told in `cluster/local.yaml`."""
 
     workers: str | int = AUTO
@@ -141,7 +142,7 @@ class Local:
         from qsm_dask.engine.local import local_engine  # distributed takes a third of a second to import
 
         threads, count, size = self._plan()
-        with local_engine(count, size, task_limit(size), threads, self.scratch) as engine:
+        with local_engine(count, size, task_limit(size), threads, self.scratch, self.wear()) as engine:
             yield engine
 
     def describe(self) -> str:

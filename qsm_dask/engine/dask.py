@@ -17,7 +17,7 @@ import signal
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
@@ -26,16 +26,30 @@ from typing import Any, TypeVar
 
 from distributed import CancelledError, Client, Future, KilledWorker, Nanny, get_worker
 
-from qsm_dask.engine.base import Activity, Outcome, Record, attempt, failure, gibibytes, overtime, refusal
+from qsm_dask.engine.admission import REFUSED, Admission
+from qsm_dask.engine.base import (
+    Activity,
+    Outcome,
+    Record,
+    attempt,
+    failure,
+    gibibytes,
+    overtime,
+    refusal,
+    require_here,
+)
 from qsm_dask.engine.blame import Blame, Verdict
+from qsm_dask.engine.packages import advice, lacking
 from qsm_dask.engine.preload import LEAVING
-from qsm_dask.errors import EngineError
+from qsm_dask.engine.wear import RECYCLED, Wear
+from qsm_dask.errors import ConfigError, EngineError
 
 K = TypeVar("K")
 _LOG = logging.getLogger(__name__)
 _WINDOW = 2  # tasks in flight for each slot: one runs, one waits
 _FREE_LOSSES = 3  # as often a task may be lost with its worker, uncharged, before it must run alone
 _PULSE_S = 5.0
+_HOPE_S = 60.0  # how long to wait for better workers when those that came do not suit
 _LOOK_S = 2.0
 _ADVICE = "Give workers more memory (`memory` in the cluster file), or leave this scan out"
 _MEMORY_TOPIC = "worker-restart-memory"  # where a nanny says that it stopped a worker for its memory
@@ -58,6 +72,9 @@ class DaskEngine:
     threads : how many threads one task may use in its kernels.
     deaths : a task is given up when as many workers died of it.
     patience_s : the engine gives up when there has been no worker for so long [s].
+    own_python : whether workers run the Python of this process, so that it tells what they have before they are there.
+    wear : after how many scans, and after what growth of its memory [bytes], a worker that has a nanny is started
+        anew; None for never.
     larger : makes a worker of about twice the room for the time of a `with` block, and hands out
         its address; raises `NoRoomError` if it cannot. It is called while nothing else runs.
 
@@ -75,6 +92,8 @@ class DaskEngine:
         threads: int = 1,
         deaths: int = 3,
         patience_s: float = 60.0,
+        own_python: bool = False,
+        wear: tuple[int | None, int | None] = (None, None),
         larger: Callable[[], AbstractContextManager[str]] | None = None,
     ) -> None:
         if client.loop is None:
@@ -86,12 +105,17 @@ class DaskEngine:
         self.threads = threads
         self.deaths = deaths
         self.patience_s = patience_s
+        self.own_python = own_python
         self.larger = larger
         self.name_of: Callable[[Any], str] = str
         self.overfull: dict[str, int] = {}
         """Workers that were stopped for their memory, and what they had taken [bytes]."""
         self.left: set[str] = set()
         """Workers that ended in order: their time was over, or their job was called back."""
+        self.recycled: set[str] = set()
+        """Workers that were worn and ended between two scans."""
+        self.refused = ""
+        """Why workers that came were sent away."""
         self.topic = f"qsm-dask-{uuid.uuid4().hex}"
         self.maps: dict[str, _Map] = {}
         """Those under way, by name."""
@@ -99,7 +123,12 @@ class DaskEngine:
         self.looked_at = -math.inf
         client.subscribe_topic(_MEMORY_TOPIC, self._note_overfull)
         client.subscribe_topic(LEAVING, self._note_leaving)
+        client.subscribe_topic(REFUSED, self._note_refused)
+        client.subscribe_topic(RECYCLED, self._note_recycled)
         client.subscribe_topic(self.topic, self._note_start)
+        self._admit({})
+        if wear != (None, None):
+            client.register_plugin(Wear(*wear), name=_wear_of(self.topic))
 
     @property
     def dashboard(self) -> str | None:
@@ -117,6 +146,25 @@ class DaskEngine:
     ) -> Iterator[Outcome]:
         """See `Engine.map`. Closing the iterator cancels what waits; what runs, runs to its end."""
         return _Map(self, task, iter(keys), memory, retries, timeout_s).outcomes()
+
+    def require(self, packages: Mapping[str, str]) -> None:
+        """See `Engine.require`."""
+        if self.own_python:
+            require_here(packages)
+        for worker, missing in self.client.run(lacking, dict(packages), on_error="return").items():
+            if missing:
+                what = missing if isinstance(missing, BaseException) else advice(missing)
+                raise ConfigError(f"this pipeline needs what the worker {worker} has not got: {what}")
+        self._admit(packages)
+
+    def _admit(self, packages: Mapping[str, str]) -> None:
+        """From now on, workers that join must suit."""
+        self.client.register_plugin(Admission(packages), name=self.topic)
+
+    def release(self) -> None:
+        """Let the scheduler take in whomever it likes; for one that outlives this engine."""
+        with suppress(OSError):  # it is gone already
+            self.client.unregister_worker_plugin(self.topic)
 
     def activity(self) -> Activity:
         """See `Engine.activity`."""
@@ -138,6 +186,16 @@ class DaskEngine:
 
     def _note_leaving(self, event: tuple[float, dict[str, Any]]) -> None:
         self.left.add(event[1]["worker"])
+
+    def _note_recycled(self, event: tuple[float, dict[str, Any]]) -> None:
+        self.recycled.add(event[1]["worker"])
+
+    def _note_refused(self, event: tuple[float, dict[str, Any]]) -> None:
+        worker, fault = event[1]["worker"], event[1]["fault"]
+        self.left.add(worker)
+        if fault != self.refused:
+            _LOG.warning("worker %s does not take part: it %s", worker, fault)
+        self.refused = fault
 
     def _note_start(self, event: tuple[float, dict[str, Any]]) -> None:
         start = _Start(event[1]["worker"], time.monotonic())
@@ -211,6 +269,8 @@ class _Map:
                         self.blame.started(number, event.worker)
                         continue
                     del self.running[number]
+                    if job.future is not None:
+                        job.future.release()  # a worn worker waits for that
                     yield from self._settle(job, event)
                 yield from self._stop_overdue()
         finally:
@@ -308,9 +368,12 @@ class _Map:
                 return
         now = time.monotonic()
         self.unmanned_since = self.unmanned_since or now
-        if now - self.unmanned_since > self.engine.patience_s:
+        patience, refused = self.engine.patience_s, self.engine.refused
+        if refused and now - self.unmanned_since > min(patience, _HOPE_S):
+            raise EngineError(f"no worker suits: the last that came {refused}. Then run the command again")
+        if now - self.unmanned_since > patience:
             raise EngineError(
-                f"no worker for {self.engine.patience_s:g} s: look at why workers do not start (memory, disk, "
+                f"no worker for {patience:g} s: look at why workers do not start (memory, disk, "
                 "queue), then run the command again; what is committed is kept"
             )
 
@@ -340,6 +403,10 @@ class _Map:
         """Find out whether a worker died of this job, and what to do with it."""
         worker = death.last_worker.address
         overfull = worker in self.engine.overfull
+        if worker in self.engine.recycled and not overfull:
+            self.blame.ended(job.number)
+            self._submit(job)
+            return
         if worker in self.engine.left and not overfull and job.losses < _FREE_LOSSES:
             self.blame.ended(job.number)
             job.losses += 1
@@ -401,8 +468,19 @@ class _Map:
 def _perform(task: Callable[[K], Any], key: K, topic: str, name: str, number: int) -> tuple[Record, str]:
     """Runs on a worker."""
     worker = get_worker()
+    wear: Any = worker.plugins.get(_wear_of(topic))
+    if wear is not None:
+        wear.rest()
     worker.log_event(topic, {"map": name, "number": number, "worker": worker.address})
-    return attempt(task, key), worker.address
+    record = attempt(task, key)
+    if wear is not None:
+        wear.note()
+    return record, worker.address
+
+
+def _wear_of(topic: str) -> str:
+    """The name of the plugin that keeps account of a worker's wear."""
+    return f"{topic}-wear"
 
 
 def _kill_worker(dask_worker: Nanny) -> None:

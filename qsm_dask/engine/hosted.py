@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import yaml
 
 from qsm_dask.engine.base import Engine
+from qsm_dask.engine.recycling import Recycling
 from qsm_dask.engine.settings import LOOPBACK, PRELOAD, SETTINGS, as_environment, quiet, thread_environment
 from qsm_dask.engine.sizing import job_memory, seconds, task_limit, whole
 from qsm_dask.engine.suited import least_memory, suited_workers
@@ -23,7 +24,7 @@ from qsm_dask.errors import ConfigError, EngineError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hosted(ABC):
+class Hosted(Recycling, ABC):
     """What all of them are told.
 
     Attributes
@@ -49,6 +50,7 @@ class Hosted(ABC):
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant, before anything is started."""
+        super().__post_init__()
         whole("workers", self.workers)
         whole("threads_per_worker", self.threads_per_worker)
         if self.least_workers is not None and not 0 <= self.least_workers <= self.workers:
@@ -107,6 +109,7 @@ class Hosted(ABC):
                         limit=task_limit(least_memory(found)),
                         threads=self.threads_per_worker,
                         patience_s=seconds("patience", self.patience),
+                        wear=self.wear(),
                     )
             finally:
                 cluster.close()

@@ -1,7 +1,8 @@
 """Pods of Kubernetes, through the Dask operator, with TLS: the operator's own client speaks plain TCP only.
 
 The command runs inside the Kubernetes cluster (`cluster/kubernetes/driver.yaml`), makes a Secret with
-this run's certificates and a `DaskCluster`, and deletes both at the end.
+this run's certificates and a `DaskCluster`, and deletes both at the end. Both belong to the command's own pod, so
+that Kubernetes deletes them with it when the command could not.
 """
 
 # mypy: disable-error-code="no-untyped-call,attr-defined"
@@ -9,9 +10,10 @@ this run's certificates and a `DaskCluster`, and deletes both at the end.
 
 import base64
 import importlib.util
+import os
 import re
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -20,6 +22,7 @@ import yaml
 
 from qsm_dask.engine.base import Engine
 from qsm_dask.engine.certificates import temporary_security
+from qsm_dask.engine.recycling import Recycling
 from qsm_dask.engine.settings import ENCRYPTED, LOOPBACK, PRELOAD, SETTINGS, as_environment, quiet, thread_environment
 from qsm_dask.engine.sizing import job_memory, seconds, task_limit, whole
 from qsm_dask.engine.suited import suited_workers
@@ -31,11 +34,12 @@ if TYPE_CHECKING:
 _INSTALL = "pip install 'qsm-dask[kubernetes]'"
 _FOLDER = "/run/qsm-dask-tls"
 _PORT, _PORT_NAME = 8786, "tcp-comm"
+_POD_NAME, _POD_UID, _POD_NAMESPACE = "QSM_DASK_POD_NAME", "QSM_DASK_POD_UID", "QSM_DASK_POD_NAMESPACE"
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,40}[a-z0-9])?")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kubernetes:
+class Kubernetes(Recycling):
     """Pods by the Dask operator. The options are told in `cluster/kubernetes.yaml`."""
 
     image: str | None = None
@@ -52,6 +56,7 @@ class Kubernetes:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant, before anything is created."""
+        super().__post_init__()
         whole("workers", self.workers)
         whole("threads_per_worker", self.threads_per_worker)
         if not _NAME.fullmatch(self.namespace):
@@ -91,7 +96,7 @@ class Kubernetes:
         security, wait = temporary_security(_INSTALL), seconds("start", self.start)
         address = self._address(name)
         with quiet(), ExitStack() as made:
-            for manifest in self.manifests(name, security):
+            for manifest in self.manifests(name, security, self.owners(os.environ)):
                 made.enter_context(_created(manifest, self.namespace))
             try:
                 client = Client(address, timeout=wait, security=security, set_as_default=False)
@@ -108,20 +113,38 @@ class Kubernetes:
                     limit=task_limit(self._worker_memory),
                     threads=self.threads_per_worker,
                     patience_s=seconds("patience", self.patience),
+                    wear=self.wear(),
                 )
 
     def _address(self, name: str) -> str:
         return f"tls://{name}-scheduler.{self.namespace}.svc:{_PORT}"
 
-    def manifests(self, name: str, security: "Security | None") -> list[dict[str, Any]]:
+    def owners(self, environment: Mapping[str, str]) -> list[dict[str, Any]]:
+        """The pod that this command runs in, if `cluster/kubernetes/driver.yaml` tells which.
+
+        Kubernetes takes an owner in another namespace for one that is gone, and deletes at once: then there is none.
+        """
+        name, uid = environment.get(_POD_NAME), environment.get(_POD_UID)
+        if not (name and uid) or environment.get(_POD_NAMESPACE) != self.namespace:
+            return []
+        return [{"apiVersion": "v1", "kind": "Pod", "name": name, "uid": uid}]
+
+    def manifests(
+        self, name: str, security: "Security | None", owners: Sequence[Mapping[str, Any]] = ()
+    ) -> list[dict[str, Any]]:
         """The Secret with the run's certificates and the DaskCluster.
 
         Parameters
         ----------
         name : of both.
         security : whose certificates the Secret carries; None leaves its data out.
+        owners : with which Kubernetes deletes them.
         """
-        return [_secret(name, security), self._dask_cluster(name)]
+        found = [_secret(name, security), self._dask_cluster(name)]
+        for manifest in found:
+            if owners:
+                manifest["metadata"]["ownerReferences"] = [dict(owner) for owner in owners]
+        return found
 
     def _dask_cluster(self, name: str) -> dict[str, Any]:
         return {

@@ -37,7 +37,14 @@ _LOG = logging.getLogger(__name__)
 
 
 @contextmanager
-def local_engine(workers: int, memory: int, limit: int, threads: int, scratch: str | None) -> Iterator[Engine]:
+def local_engine(
+    workers: int,
+    memory: int,
+    limit: int,
+    threads: int,
+    scratch: str | None,
+    wear: tuple[int | None, int | None] = (None, None),
+) -> Iterator[Engine]:
     """Start worker processes with one task each, reachable from this machine only; end them at exit.
 
     Parameters
@@ -47,6 +54,7 @@ def local_engine(workers: int, memory: int, limit: int, threads: int, scratch: s
     limit : memory that one task may take [bytes].
     threads : how many threads one task may use in its kernels.
     scratch : where a folder for the workers' files is made, and removed at exit.
+    wear : see `DaskEngine`.
 
     Yields
     ------
@@ -75,6 +83,8 @@ def local_engine(workers: int, memory: int, limit: int, threads: int, scratch: s
                     slots=workers,
                     limit=limit,
                     threads=threads,
+                    own_python=True,
+                    wear=wear,
                     larger=lambda: _larger(cluster, client, memory),
                 )
         finally:

@@ -75,6 +75,8 @@ def batch_engine(options: Batch) -> Iterator[Engine]:
                     limit=options.limit,
                     threads=options.threads_per_worker,
                     patience_s=seconds("patience", options.patience),
+                    own_python=options.python is None,
+                    wear=options.wear(),
                     larger=lambda: _larger(cluster, client, options),
                 )
         finally:

@@ -92,13 +92,17 @@ class Running:
                 raise EngineError(f"no scheduler answers at {self.address}: {error}") from error
             with client:
                 workers = suited_workers(client, f"the scheduler at {self.address}", wait)
-                yield DaskEngine(
+                engine = DaskEngine(
                     client,
                     slots=len(workers),
                     limit=task_limit(least_memory(workers)),
                     threads=self.threads_per_worker,
                     patience_s=seconds("patience", self.patience),
                 )
+                try:
+                    yield engine
+                finally:
+                    engine.release()
 
     def _security(self) -> "Security | None":
         from distributed import Security

@@ -17,6 +17,7 @@ from typing import Any
 
 from qsm_dask.engine.base import Engine, gibibytes
 from qsm_dask.engine.certificates import FILES, private_folder, put_in_folder, temporary_security
+from qsm_dask.engine.recycling import Recycling
 from qsm_dask.engine.settings import ENCRYPTED, LOOPBACK, PRELOAD, SETTINGS, quiet, thread_environment
 from qsm_dask.engine.sizing import job_memory, seconds, task_limit, whole
 from qsm_dask.errors import ConfigError, EngineError
@@ -30,7 +31,7 @@ _SETTINGS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ssh:
+class Ssh(Recycling):
     """Machines by name. The options are told in `cluster/ssh.yaml`."""
 
     hosts: Sequence[str] = ()
@@ -49,6 +50,7 @@ class Ssh:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant, before anything is started."""
+        super().__post_init__()
         if isinstance(self.hosts, str) or not self.hosts:
             raise ConfigError("cluster: hosts is a list of at least one machine's name, such as `[node1, node2]`")
         if "password" in self.connect or "passphrase" in self.connect:
@@ -116,6 +118,7 @@ class Ssh:
                         limit=task_limit(self._worker_memory),
                         threads=self.threads_per_worker,
                         patience_s=seconds("patience", self.patience),
+                        wear=self.wear(),
                     )
 
     def _scheduler(self, security: object) -> dict[str, Any]:

@@ -8,6 +8,7 @@ table under any other names is an atlas without a template.
 import csv
 import importlib.util
 import json
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from qsm_dask.atlas import Atlas, Image, Part, Pin
+from qsm_dask.atlas import Atlas, Grid, Image, Part, Pin
 from qsm_dask.digests import DIGEST_SIZE, digest_of
 from qsm_dask.errors import ConfigError, InputError, StageError
 from qsm_dask.io.names import IMAGES, Name, parse
@@ -44,13 +45,20 @@ def pin(name: str, part: Part) -> Pin:
     ------
     ConfigError : there is no such atlas, it lacks the part, or files of it cannot be told apart.
     """
+    if part == "grid":
+        _, grid = _grid(name)
+        return Pin(digest_of([list(grid.shape), grid.affine.tolist()]), math.prod(grid.shape))
     files = _files(name, part)
     voxels = 0
     for role, paths in files.items():
         if role != "table":
             headers = [read_header(path, standard=True) for path in paths]
             voxels += sum(header.voxels * header.volumes for header in headers)
-    content = [[role, [_checksum(str(path), *_state(path)) for path in files[role]]] for role in sorted(files)]
+    content: list[Any] = [
+        [role, [_checksum(str(path), *_state(path)) for path in files[role]]] for role in sorted(files)
+    ]
+    if "probseg" in files:  # whose names may stand in no file that was summed up
+        content.append(["names", sorted(_names_of(files["probseg"], files.get("table", [])).items())])
     return Pin(digest_of(content), voxels)
 
 
@@ -62,7 +70,7 @@ def read(name: str, part: Part, digest: str = "") -> Atlas:
     name : a folder; `templateflow:NAME` of TemplateFlow's folder, which is never downloaded to by itself;
         `package:NAME/FOLDER` of an installed Python package. `#atlas-NAME` or other entities may follow, to choose
         among several atlases of a folder.
-    part : the images to register to, or the regions.
+    part : the images to register to, the regions, or which voxels the images have.
     digest : of the content that is meant; anything will do if it is empty.
 
     Raises
@@ -73,6 +81,9 @@ def read(name: str, part: Part, digest: str = "") -> Atlas:
     """
     if digest and pin(name, part).digest != digest:
         raise StageError(f"the atlas {name} is not what it was when the run began: run `qsm-dask process` again")
+    if part == "grid":
+        path, grid = _grid(name)
+        return Atlas(_space(path), grid=grid)
     files = _files(name, part)
     space = next((found for path in _images(files) if (found := _space(path))), "")
     if part == "template":
@@ -109,6 +120,13 @@ def folder_of(name: str) -> Path:
     if not found.is_dir():
         raise ConfigError(f"atlas {name}: there is no folder {found}; {hint}")
     return found
+
+
+def _grid(name: str) -> tuple[Path, Grid]:
+    """The image to register to, and which voxels it has."""
+    path = next(iter(_files(name, "template").values()))[0]
+    header = read_header(path, standard=True)
+    return path, Grid(header.shape, header.affine)
 
 
 def _files(name: str, part: Part) -> _Files:
@@ -269,17 +287,19 @@ def _probable(space: str, paths: Sequence[Path], tables: Sequence[Path]) -> Atla
     stacked = np.concatenate([volume if volume.ndim == 4 else volume[np.newaxis] for volume in volumes])
     if not (stacked.min() >= 0.0 and stacked.max() <= 1.0 + 1e-5):
         raise InputError(f"{paths[0]}: probabilities lie between 0 and 1, these reach {stacked.max():g}")
-    if len(paths) > 1:
-        names = {number: dict(_entities(path)).get("label", path.stem) for number, path in enumerate(paths, 1)}
-    elif tables:
-        names = _names(tables[0])
-    else:
-        names = _label_map(paths[0])
+    names = _names_of(paths, tables)
     if len(names) != stacked.shape[0]:
         raise InputError(
             f"{paths[0]}: has {stacked.shape[0]} volumes and {len(names)} names: give a dseg.tsv with a row a volume"
         )
     return Atlas(space, probabilities=Image(stacked, headers[0].affine), names=names)
+
+
+def _names_of(paths: Sequence[Path], tables: Sequence[Path]) -> dict[int, str]:
+    """Names of probabilities: those of their files, of a table, or of the sidecar of a single file."""
+    if len(paths) > 1:
+        return {number: dict(_entities(path)).get("label", path.stem) for number, path in enumerate(paths, 1)}
+    return _names(tables[0]) if tables else _label_map(paths[0])
 
 
 def _label_map(path: Path) -> dict[int, str]:

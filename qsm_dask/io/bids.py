@@ -236,7 +236,20 @@ def description(root: Path) -> dict[str, Any]:
     ------
     InputError : the file is not a JSON object.
     """
-    path = root / "dataset_description.json"
+    return _object(root / "dataset_description.json")
+
+
+def columns(root: Path) -> dict[str, Any]:
+    """What the dataset's `participants.json` says of each column of its table; empty where it is absent.
+
+    Raises
+    ------
+    InputError : the file is not a JSON object.
+    """
+    return _object(root / "participants.json")
+
+
+def _object(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:

@@ -1,6 +1,6 @@
 """A BIDS dataset in an object store: its tree is laid out here without content, and workers fetch one scan each.
 
-Names decide what belongs to a scan, so the driver lists the objects once and reads two small files, and the
+Names decide what belongs to a scan, so the driver lists the objects once and reads three small files, and the
 head of one image of each scan. The files of a scan lie on a worker's disk only while that scan is ingested.
 """
 
@@ -17,7 +17,7 @@ from qsm_dask.objectstore import again, connect, explained
 from qsm_dask.scratch import own_folder
 
 _KEPT = (".nii", ".nii.gz", ".json", ".tsv")
-_READ = ("dataset_description.json", "participants.tsv")
+_READ = ("dataset_description.json", "participants.tsv", "participants.json")
 """What the driver looks into; of all else it needs the name."""
 _HEAD_BYTES = 1 << 16
 _PREFIX = "qsm-dask-bids-"

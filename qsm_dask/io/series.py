@@ -1,8 +1,11 @@
 """Reading an acquisition: from its files to arrays in the project's units, axes and sign."""
 
 import math
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -22,6 +25,8 @@ from qsm_dask.quantities import HEADER
 from qsm_dask.scan import Geometry
 
 _MAPS_WITHOUT_PHASE = ("chi", "local_field")
+_READERS, _AHEAD = 8, 32
+"""Headers that are read at once, and those that are read before they are asked for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,18 +128,41 @@ def read(acquisition: Acquisition, metadata: Mapping[str, Mapping[str, Any]], si
     return Reading(arrays, header, geometry, sources, labels, tuple(warnings), coils)
 
 
-def outline(acquisition: Acquisition) -> Outline | None:
-    """What can be told of an acquisition from one header; None where it cannot be read, and so takes nothing."""
-    try:
-        parts = choose_parts(acquisition, phase_needed=needs_phase(acquisition))
-        of_part = [image for image in acquisition.images if image.part == parts[0]]
-        with header_at_hand(of_part[0].file) as path:
-            header = read_header(path, of_part[0].file.label, coils=True)
-    except InputError:
-        return None
+def outline(acquisition: Acquisition) -> Outline:
+    """What can be told of an acquisition from one header.
+
+    Raises
+    ------
+    InputError : the header cannot be read.
+    """
+    parts = choose_parts(acquisition, phase_needed=needs_phase(acquisition))
+    of_part = [image for image in acquisition.images if image.part == parts[0]]
+    with header_at_hand(of_part[0].file) as path:
+        header = read_header(path, of_part[0].file.label, coils=True)
     files = len(acquisition.coils)
     echoes = max(header.volumes, len(of_part) // files)
     return Outline(header, echoes, len(parts), files * header.coils, len(acquisition.maps))
+
+
+def outlines(acquisitions: Iterable[Acquisition]) -> Iterator[tuple[Acquisition, Outline | InputError]]:
+    """What can be told of each acquisition, in order, or why nothing can.
+
+    A header is small, but in an object store each takes its time: those of a few are read ahead at once.
+    """
+    readers = ThreadPoolExecutor(_READERS, "headers")
+    try:
+        left = iter(acquisitions)
+        waiting = deque((one, readers.submit(outline, one)) for one in islice(left, _AHEAD))
+        while waiting:
+            acquisition, told = waiting.popleft()
+            waiting.extend((one, readers.submit(outline, one)) for one in islice(left, 1))
+            try:
+                found: Outline | InputError = told.result()
+            except InputError as error:
+                found = error
+            yield acquisition, found
+    finally:
+        readers.shutdown(wait=False, cancel_futures=True)
 
 
 def needs_phase(acquisition: Acquisition) -> bool:

@@ -48,13 +48,19 @@ def candidates(
     voxel_size : spacing [mm].
     affine : (4, 4) voxel index to scanner position [mm].
     dseg : label image (x, y, z); the nearest region is told.
-    above_ppm : least susceptibility of paramagnetic candidates [ppm].
-    below_ppm : greatest susceptibility of diamagnetic candidates [ppm]; -0.1 as choroid plexus of 60 HU.
-    rim_mm : no candidate whose middle lies closer to the edge of the mask [mm].
+    above_ppm : least susceptibility of paramagnetic candidates [ppm], above what iron reaches in most nuclei: with 0.1
+        three head phantoms without a bleed have three or four each, from 0.15 none.
+    below_ppm : greatest susceptibility of diamagnetic candidates [ppm]; -0.1 as choroid plexus of 60 HU. From -0.05 to
+        -0.2 the same heads have their calcification and nothing else.
+    rim_mm : no candidate whose middle lies closer to the edge of the mask [mm]: about the depth of cortex and the
+        veins on it.
     least_voxels : of a candidate; fewer do not tell a ball from a piece of a vein.
-    least_mm3, most_mm3 : volume of a candidate [mm3].
-    most_elongation : greatest ratio of a candidate's length to its width.
-    vein_labels : numbers of veins in the label image, which belong to no candidate.
+    least_mm3 : volume of a candidate [mm3]; 4 is a ball of 2 mm, the least that usually counts as a microbleed.
+    most_mm3 : volume of a candidate [mm3]; 2000 is a ball of 16 mm. Microbleeds end at 10 mm or less (500 mm3);
+        calcified choroid plexus does not.
+    most_elongation : greatest ratio of a candidate's length to its width, as a piece of a vein is long. From 2 to 10 no
+        vein of the same heads is among them.
+    vein_labels : numbers of veins in the label image, which belong to no candidate; most label images have none.
 
     Returns
     -------

@@ -32,7 +32,7 @@ def mcpc3ds(
     *,
     smoothing_mm: float = 7.0,
 ) -> tuple[Real, Real]:
-    """Combine the coils of a multi-channel acquisition by MCPC-3D-S.
+    """Combine the coils of a multi-channel acquisition by MCPC-3D-S, while it is ingested.
 
     The Hermitian inner product of the first two echoes, summed over coils, knows no coil's phase;
     it is unwrapped once. What the first echo of a coil has beyond that, extrapolated to echo time
@@ -45,13 +45,18 @@ def mcpc3ds(
 
     Coils are read twice and never held: memory does not grow with their number.
 
+    This stage stands in no pipeline: it runs while a dataset is ingested, wherever a scan comes coil by coil, as no
+    store should hold all coils. `ingest` and `run` take `smoothing_mm` as `--coil-smoothing`, and `apply` runs the
+    stage on files.
+
     Parameters
     ----------
     coil_phase : wrapped phase [rad] of each coil and echo, two echoes or more.
     coil_magnitude : magnitude, in the same order.
     te : (echo,) echo times [s].
     voxel_size : spacing [mm].
-    smoothing_mm : standard deviation of the Gaussian [mm]; offsets vary over centimetres.
+    smoothing_mm : standard deviation of the Gaussian [mm]; offsets vary over centimetres. 7 is the default of the
+        authors' program.
 
     Returns
     -------

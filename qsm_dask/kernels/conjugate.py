@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 
 from qsm_dask.kernels.fourier import Floats, Volume
-from qsm_dask.kernels.jit import compiled
+from qsm_dask.kernels.jit import compiled, prange, spread
 from qsm_dask.kernels.solved import Solved
 
 Operator = Callable[[Volume], Volume]
@@ -36,9 +36,8 @@ def solve(
     ----------
     Hestenes and Stiefel 1952, doi:10.6028/jres.049.044
     """
-    precondition = precondition or _as_it_is
-    solution = np.zeros_like(residual)
-    direction = precondition(residual).copy()
+    solution, sums = np.zeros_like(residual), np.empty(residual.shape[0])
+    direction = (residual if precondition is None else precondition(residual)).copy()
     norm = first = dot(residual, direction)
     for done in range(iterations):
         if norm <= tolerance**2 * first:
@@ -47,10 +46,10 @@ def solve(
         curvature = dot(direction, image)
         if not curvature > 0.0:
             return solution, Solved(done, _relative(norm, first), converged=False)
-        _advance(solution, residual, direction, image, np.float32(norm / curvature))
+        _advance(solution, residual, direction, image, np.float32(norm / curvature), sums)
         del image
-        gradient = precondition(residual)
-        before, norm = norm, dot(residual, gradient)
+        gradient = residual if precondition is None else precondition(residual)
+        before, norm = norm, float(sums.sum()) if precondition is None else dot(residual, gradient)
         _turn(direction, gradient, np.float32(norm / before))
         del gradient
     return solution, Solved(iterations, _relative(norm, first), converged=norm <= tolerance**2 * first)
@@ -63,40 +62,57 @@ def dot(one: Volume, other: Volume) -> float:
     return float(sums.sum())
 
 
-def _as_it_is(volume: Volume) -> Volume:
-    return volume
-
-
 def _relative(norm: float, first: float) -> float:
     return math.sqrt(max(norm, 0.0) / first) if first else 0.0
 
 
-@compiled
+@spread
 def _products(one: Volume, other: Volume, sums: Floats) -> None:
-    nx, ny, nz = one.shape
-    parts = np.empty(nz)
-    for i in range(nx):
-        parts[:] = 0.0
-        for j in range(ny):
-            for m in range(nz):
-                parts[m] += np.float64(one[i, j, m]) * other[i, j, m]
-        sums[i] = parts.sum()
+    for i in prange(one.shape[0]):
+        sums[i] = _product(one[i], other[i])
 
 
 @compiled
-def _advance(solution: Volume, residual: Volume, direction: Volume, image: Volume, step: np.float32) -> None:
-    nx, ny, nz = solution.shape
-    for i in range(nx):
-        for j in range(ny):
-            for m in range(nz):
-                solution[i, j, m] += step * direction[i, j, m]
-                residual[i, j, m] -= step * image[i, j, m]
+def _product(one: Volume, other: Volume) -> float:
+    ny, nz = one.shape
+    parts = np.zeros(nz)
+    for j in range(ny):
+        for m in range(nz):
+            parts[m] += np.float64(one[j, m]) * other[j, m]
+    return float(parts.sum())
+
+
+@spread
+def _advance(
+    solution: Volume, residual: Volume, direction: Volume, image: Volume, step: np.float32, sums: Floats
+) -> None:
+    """A step in place, and by plane the sum of the squares of what is left."""
+    for i in prange(solution.shape[0]):
+        sums[i] = _advance_plane(solution[i], residual[i], direction[i], image[i], step)
 
 
 @compiled
+def _advance_plane(solution: Volume, residual: Volume, direction: Volume, image: Volume, step: np.float32) -> float:
+    ny, nz = solution.shape
+    parts = np.zeros(nz)
+    for j in range(ny):
+        for m in range(nz):
+            solution[j, m] += step * direction[j, m]
+            left = residual[j, m] - step * image[j, m]
+            residual[j, m] = left
+            parts[m] += np.float64(left) * left
+    return float(parts.sum())
+
+
+@spread
 def _turn(direction: Volume, gradient: Volume, factor: np.float32) -> None:
-    nx, ny, nz = direction.shape
-    for i in range(nx):
-        for j in range(ny):
-            for m in range(nz):
-                direction[i, j, m] = gradient[i, j, m] + factor * direction[i, j, m]
+    for i in prange(direction.shape[0]):
+        _turn_plane(direction[i], gradient[i], factor)
+
+
+@compiled
+def _turn_plane(direction: Volume, gradient: Volume, factor: np.float32) -> None:
+    ny, nz = direction.shape
+    for j in range(ny):
+        for m in range(nz):
+            direction[j, m] = gradient[j, m] + factor * direction[j, m]

@@ -41,7 +41,8 @@ def check_volume(name: str, volume: NDArray[Any], mask: Mask) -> NDArray[Any]:
     if np.iscomplexobj(volume):
         raise ValueError(f"{name} is complex: hand over real values")
     # Plane by plane: a temporary of the whole volume would count in the peak memory.
-    bad = sum(int(np.count_nonzero(~np.isfinite(plane) & inside)) for plane, inside in zip(volume, mask, strict=True))
+    planes = ((np.isfinite(plane), inside) for plane, inside in zip(volume, mask, strict=True))
+    bad = sum(int(np.count_nonzero(~finite & inside)) for finite, inside in planes if not finite.all())
     if bad:
         raise ValueError(f"{name} is NaN or infinite in {bad} voxels of the mask: take them out of the mask")
     return volume
@@ -73,6 +74,17 @@ def check_direction(b0_dir: ArrayLike) -> Vector:
         raise ValueError(f"b0_dir is {direction.tolist()}: it must be a unit vector in array axes")
     x, y, z = direction / norm
     return float(x), float(y), float(z)
+
+
+def check_extensions(extensions: int) -> None:
+    """Refuse a negative number of extensions of the field.
+
+    Raises
+    ------
+    ValueError : it is negative.
+    """
+    if extensions < 0:
+        raise ValueError(f"extensions is {extensions}: it must not be negative")
 
 
 def check_positive(**parameters: float) -> None:

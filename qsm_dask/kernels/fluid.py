@@ -2,10 +2,11 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from qsm_dask.kernels import series
+from qsm_dask.kernels.components import components
 from qsm_dask.kernels.doors import Mask, Vector
+from qsm_dask.kernels.jit import compiled
 
 REACH_MM = 30.0
 """From the centroid of the mask; farther out, little R2* is fluid in furrows and the noise of dark voxels."""
@@ -37,20 +38,28 @@ def ventricles(r2star: NDArray[np.float32], inside: Mask, size: Vector, below: f
     Liu 2018, doi:10.1002/mrm.26946
     """
     rate = series.volume("r2star", r2star, inside)
-    near = np.zeros(inside.shape, np.float32)
-    for axis, step in enumerate(size):
-        others = tuple(a for a in range(3) if a != axis)
-        places = np.arange(inside.shape[axis])
-        centre = float(inside.sum(axis=others) @ places) / np.count_nonzero(inside)
-        near += np.expand_dims(np.square((places - centre) * step), others).astype(np.float32)
-    fluid: Mask = (near < np.float32(REACH_MM**2)) & inside
-    del near
-    np.logical_and(fluid, rate < np.float32(below), out=fluid)
-    labels, number = ndimage.label(fluid)
-    if not number:
-        return fluid
-    counts = np.bincount(labels.ravel())
-    counts[0] = 0
-    largest = np.argsort(-counts, kind="stable")[: min(_PIECES, number)]
-    np.copyto(fluid, np.isin(labels, largest))
+    box, squares = [], []
+    for axis, (centre, step) in enumerate(zip(_centroid(inside), size, strict=True)):
+        square = np.square((np.arange(inside.shape[axis]) - centre) * step)
+        near = np.flatnonzero(square < REACH_MM**2)
+        box.append(slice(int(near[0]), int(near[-1]) + 1) if near.size else slice(0))
+        squares.append(square[box[axis]].reshape([-1 if a == axis else 1 for a in range(3)]))
+    middle = tuple(box)
+    fluid = np.zeros(inside.shape, np.bool_)
+    found = (sum(squares) < REACH_MM**2) & inside[middle] & (rate[middle] < np.float32(below))
+    fluid[middle] = components(found).largest(_PIECES)
     return fluid
+
+
+@compiled
+def _centroid(inside: Mask) -> tuple[float, float, float]:
+    nx, ny, nz = inside.shape
+    total, x, y, z = 0, 0, 0, 0
+    for i in range(nx):
+        for j in range(ny):
+            row, along = 0, 0
+            for m in range(nz):
+                row += inside[i, j, m]
+                along += m * inside[i, j, m]
+            total, x, y, z = total + row, x + i * row, y + j * row, z + along
+    return x / total, y / total, z / total

@@ -1,16 +1,17 @@
 """Masks of the voxels to trust: from brightness, and from the reliability of phase."""
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import ndimage
 
 from qsm_dask.kernels import series
-from qsm_dask.kernels.distance import deeper, depth_squared
+from qsm_dask.kernels.components import components
 from qsm_dask.kernels.doors import Vector, check_positive, check_voxel_size
 from qsm_dask.kernels.jit import compiled
+from qsm_dask.kernels.morphology import dilated, eroded
 from qsm_dask.kernels.series import Mask, Real
 from qsm_dask.kernels.smoothing import gaussian
 from qsm_dask.kernels.unwrap.weights import voxel_quality
@@ -51,8 +52,10 @@ def magnitude(
     opening_mm : bridges up to twice this wide are cut [mm]; 0 cuts none, and less than a voxel
         does nothing. The brain is thicker than 32 mm wherever it hangs together; orbits, neck and
         the muscles of the skull base are not.
-    closing_mm : gaps up to twice this wide are closed [mm].
-    erosion_mm : depth taken off at the end [mm]; faces of the image are not eroded.
+    closing_mm : gaps up to twice this wide are closed [mm]: about the width of a sulcus. Any from 2 to 6 mm keeps all
+        but 0.1 % of the brain of three head phantoms, and what it adds beside it differs by 0.5 % of the brain.
+    erosion_mm : depth taken off at the end [mm]; faces of the image are not eroded. None by default, as `mask.erode`
+        does it once the mask is final.
 
     Returns
     -------
@@ -77,10 +80,10 @@ def magnitude(
     if found is None:
         raise ValueError("magnitude has no voxel above its threshold: is it an image of magnitudes?")
     if closing_mm:
-        found = _eroded(_dilated(found, size, closing_mm), size, closing_mm)
+        found = eroded(dilated(found, size, closing_mm), size, closing_mm)
     found = _filled(found)
     if erosion_mm:
-        found = _eroded(found, size, erosion_mm)
+        found = eroded(found, size, erosion_mm)
         if not found.any():
             raise ValueError(f"erosion_mm is {erosion_mm}: eroded so deep, the mask is empty")
     return found
@@ -107,7 +110,9 @@ def phase_quality(
     mask : (x, y, z) voxels to choose from.
     te : (echo,) echo times [s].
     magnitude : (echo, x, y, z) or None: its coherence is left out, and qualities are higher.
-    threshold : quality from which a voxel is kept, 0 to 1.
+    threshold : quality from which a voxel is kept, 0 to 1. The default errs towards keeping brain: on three head
+        phantoms at SNR 40 and 100 it keeps 99.8 % of it and leaves a halo of 4 % of its volume; 0.6 keeps 99.3 to
+        99.7 % and leaves 2 %, 0.7 keeps 97 to 98 % and leaves less than 0.5 %.
 
     Returns
     -------
@@ -237,7 +242,7 @@ def erode(mask: NDArray[Any], voxel_size: ArrayLike, /, *, depth_mm: float = 2.0
     """
     inside, size = series.inside(mask), check_voxel_size(voxel_size)
     _refuse_negative(depth_mm=depth_mm)
-    left = _eroded(inside, size, depth_mm)
+    left = eroded(inside, size, depth_mm)
     if not left.any():
         raise ValueError(f"depth_mm is {depth_mm}: eroded so deep, the mask is empty")
     return left
@@ -282,86 +287,74 @@ def _opened(mask: Mask, size: Vector, radius_mm: float, more_mm: float) -> Mask:
     """
     steps = [max(1, int(radius_mm / (6 * length))) for length in size]
     coarse = (size[0] * steps[0], size[1] * steps[1], size[2] * steps[2])
-    core = _largest(_eroded(_majority(mask, size)[:: steps[0], :: steps[1], :: steps[2]], coarse, radius_mm))
+    core = _largest(eroded(_majority(mask, size, steps), coarse, radius_mm))
     if core is None:
         return mask
     missed = max(length if step > 1 else 0.0 for length, step in zip(coarse, steps, strict=True))
-    near = _dilated(core, coarse, radius_mm + max(more_mm, missed))
+    near = dilated(core, coarse, radius_mm + max(more_mm, missed))
     for axis, (step, length) in enumerate(zip(steps, mask.shape, strict=True)):
         near = near.repeat(step, axis).take(range(length), axis)
     near &= mask
     return near
 
 
-def _majority(mask: Mask, size: Vector) -> Mask:
-    """The mask without dark veins and specks, each of which an erosion would widen; gaps between layers stay."""
-    sigma = (_SPECK_MM / size[0], _SPECK_MM / size[1], _SPECK_MM / size[2])
+def _majority(mask: Mask, size: Vector, steps: Sequence[int]) -> Mask:
+    """The mask without dark veins and specks, each of which an erosion would widen; gaps between layers stay.
+
+    Of each axis every so manyth voxel is kept: what is left out need not be smoothed along the next axis.
+    """
     share = mask.astype(np.float32)
-    gaussian(share, sigma)
-    for axis, (length, width) in enumerate(zip(mask.shape, sigma, strict=True)):
-        line = np.ones((length, 1, 1), dtype=np.float32)  # what of the Gaussian lies inside the image
-        gaussian(line, (width, 0.0, 0.0))
-        share /= line.reshape([length if a == axis else 1 for a in range(3)])
+    for axis, (step, length) in enumerate(zip(steps, size, strict=True)):
+        sigma = [0.0, 0.0, 0.0]
+        sigma[axis] = _SPECK_MM / length
+        line = np.ones([mask.shape[a] if a == axis else 1 for a in range(3)], dtype=np.float32)
+        for volume in (share, line):  # what of the Gaussian lies inside the image
+            gaussian(volume, (sigma[0], sigma[1], sigma[2]))
+        share /= line
+        share = np.ascontiguousarray(share[tuple(slice(None, None, step if a == axis else 1) for a in range(3))])
     majority: Mask = share > np.float32(0.5)
     return majority
 
 
 def _largest(mask: Mask) -> Mask | None:
     """The largest object whose voxels touch by their faces, or None where there is none."""
-    labels, number = ndimage.label(mask)
-    if number == 0:
-        return None
-    largest: Mask = labels == np.argmax(_sizes(labels, number)[1:]) + 1
-    return largest
+    return components(mask).largest() if mask.any() else None
 
 
 def _filled(mask: Mask) -> Mask:
     """The mask with the holes from which no way leads to the faces of the image."""
-    labels, number = ndimage.label(~mask)
-    hole = np.ones(number + 1, dtype=np.bool_)
-    hole[0] = False
-    for axis in range(3):
-        for face in (0, -1):
-            hole[labels.take(face, axis=axis)] = False
-    filled: Mask = mask | hole[labels]
+    outer = components(~mask)
+    filled: Mask = mask | outer.mask(~outer.at_faces)
     return filled
-
-
-def _eroded(mask: Mask, size: Vector, depth_mm: float) -> Mask:
-    """The voxels deeper than a length, as if the image went on beyond its faces."""
-    if mask.all() or not mask.any():
-        return mask
-    margins = [(math.ceil(depth_mm / length),) * 2 for length in size]
-    padded = np.pad(mask, margins, mode="edge")
-    kept = deeper(depth_squared(padded, size, depth_mm), depth_mm)
-    return np.ascontiguousarray(kept[tuple(slice(m, m + n) for (m, _), n in zip(margins, mask.shape, strict=True))])
-
-
-def _dilated(mask: Mask, size: Vector, reach_mm: float) -> Mask:
-    dilated: Mask = ~_eroded(~mask, size, reach_mm)
-    return dilated
 
 
 @compiled
 def _root_mean_square(echoes: Real, combined: Real) -> None:
     number, nx, ny, nz = echoes.shape
+    total = np.empty(nz)
     for x in range(nx):
         for y in range(ny):
+            total[:] = 0.0
+            for echo in range(number):
+                row = echoes[echo, x, y]
+                for z in range(nz):
+                    total[z] += float(row[z]) * float(row[z])
             for z in range(nz):
-                total = 0.0
-                for echo in range(number):
-                    total += float(echoes[echo, x, y, z]) ** 2
-                combined[x, y, z] = np.sqrt(total / number)
+                combined[x, y, z] = np.sqrt(total[z] / number)
 
 
 @compiled
 def _mean_above(volume: Real, limit: float) -> float:
-    total, count = 0.0, 0
-    for value in volume.flat:
-        if value > limit:
-            total += float(value)
-            count += 1
-    return float(total / count) if count else limit
+    nx, ny, nz = volume.shape
+    total, count = np.zeros(nz), np.zeros(nz)  # of each column, so that sums do not wait for one another
+    for x in range(nx):
+        for y in range(ny):
+            row = volume[x, y]
+            for z in range(nz):
+                above = row[z] > limit
+                total[z] += float(row[z]) if above else 0.0
+                count[z] += 1.0 if above else 0.0
+    return float(total.sum() / count.sum()) if count.any() else limit
 
 
 @compiled
@@ -370,12 +363,4 @@ def _histogram(volume: Real, top: float) -> NDArray[np.int64]:
     counts = np.zeros(_BINS, dtype=np.int64)
     for value in volume.flat:
         counts[min(_BINS - 1, int(value / top * _BINS))] += 1
-    return counts
-
-
-@compiled
-def _sizes(labels: NDArray[np.signedinteger], number: int) -> NDArray[np.int64]:
-    counts = np.zeros(number + 1, dtype=np.int64)
-    for label in labels.flat:
-        counts[label] += 1
     return counts

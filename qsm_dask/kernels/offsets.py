@@ -44,7 +44,8 @@ def mcpc3ds(
     te : (echo,) echo times [s].
     voxel_size : spacing [mm].
     magnitude : (echo, x, y, z) or None: all voxels count alike.
-    smoothing_mm : standard deviation of the Gaussian [mm]; offsets vary over centimetres.
+    smoothing_mm : standard deviation of the Gaussian [mm]; offsets vary over centimetres. 7 is the default of the
+        authors' program.
 
     Returns
     -------

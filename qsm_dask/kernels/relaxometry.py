@@ -34,7 +34,7 @@ def arlo(magnitude: NDArray[Any], te: ArrayLike, mask: NDArray[Any], /, *, max_p
     magnitude : (echo, x, y, z) of three or more echoes.
     te : (echo,) echo times [s], equally spaced within 1 %.
     mask : (x, y, z).
-    max_per_s : largest rate returned [1/s].
+    max_per_s : largest rate returned [1/s]; 1000 is a T2* of 1 ms, gone before a usual first echo.
 
     Returns
     -------
@@ -70,7 +70,7 @@ def loglinear(magnitude: NDArray[Any], te: ArrayLike, mask: NDArray[Any], /, *, 
     magnitude : (echo, x, y, z) of two or more echoes.
     te : (echo,) echo times [s], at any spacing.
     mask : (x, y, z).
-    max_per_s : largest rate returned [1/s].
+    max_per_s : largest rate returned [1/s]; 1000 is a T2* of 1 ms, gone before a usual first echo.
 
     Returns
     -------

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qsm_dask.kernels import fourier, series
-from qsm_dask.kernels.doors import check_positive
+from qsm_dask.kernels.doors import check_extensions, check_positive
 from qsm_dask.kernels.fourier import Spectrum, Volume
 from qsm_dask.kernels.inversion import door
 from qsm_dask.kernels.inversion.admm import shrink, symbols
@@ -82,11 +82,15 @@ def r2prime(
         is of many (Kim 2025, Human Brain Mapping 46, e70136).
     relaxation_weight : of R2' beside the field, both in ppm: the inverse ratio of their squared noise. At 3 T
         and an SNR of 100 the field has 0.5 ppb and R2' / D 6 ppb; 0.03 gives the same errors.
-    weight_ppm_mm : of the total variation of each source [ppm mm]; see `inversion.tv`.
-    rho : penalty of the gradient's splitting as a multiple of the weight; 100 as Milovic 2018.
-    extensions : how often the field outside the mask is put to that of the sources found so far.
-    tolerance : relative change of the sources at which they have converged.
-    max_iterations : most iterations done.
+    weight_ppm_mm : of the total variation of each source [ppm mm]; see `inversion.tv`. On two head phantoms both
+        sources are wrong by 9 to 10 % (NRMSE), by one point less with half of it and by two more with twice of it.
+    rho : penalty of the gradient's splitting as a multiple of the weight; 100 as Milovic 2018. From 50 to 200 the
+        errors change by 0.1 points.
+    extensions : how often the field outside the mask is put to that of the sources found so far; 2 as `inversion.tv`.
+        One gives half a point more of error, three 0.3 less.
+    tolerance : relative change of the sources at which they have converged; half of it changes the errors by less than
+        0.1 points.
+    max_iterations : most iterations done, several times the 13 that heads take.
 
     Returns
     -------
@@ -143,7 +147,7 @@ def r2star(
     para_per_s_ppm, dia_per_s_ppm : relaxometric constants at 3 T [1/(s ppm)]; they are taken to grow with the field.
         274 for both as Dimov 2022.
     relaxation_weight : of R2* beside the field; see `separation.r2prime`.
-    weight_ppm_mm : of the total variation of each source [ppm mm].
+    weight_ppm_mm : of the total variation of each source [ppm mm]; see `separation.r2prime`.
     rho, extensions, tolerance, max_iterations : see `separation.r2prime`.
 
     Returns
@@ -176,6 +180,7 @@ def _separate(
     grid, field = door.linear(local_field, *scan[:3])
     inside, strength = grid.inside, series.field_strength(scan[3])
     decay = series.volume(name, rate, inside)
+    check_extensions(solver.extensions)
     check_positive(para_per_s_ppm=constants[0], dia_per_s_ppm=constants[1], **vars(solver) | {"extensions": 1})
     if (decay[inside] < 0).any():
         raise ValueError(f"{name} is negative in some voxels of the mask: clip it at zero, as relaxometry.r2prime does")

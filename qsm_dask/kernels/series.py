@@ -67,6 +67,15 @@ def brightness(magnitude: NDArray[Any] | None, te: Times, mask: Mask) -> Real | 
     return bright
 
 
+def root_mean_square(magnitude: Real) -> Real:
+    """The root mean square over echoes, echo by echo: a copy of a series would count in the peak memory."""
+    total = np.zeros(magnitude.shape[1:], dtype=np.float32)
+    for echo in magnitude:
+        total += np.square(echo)
+    total /= np.float32(magnitude.shape[0])
+    return np.sqrt(total, out=total)
+
+
 def volume(name: str, array: NDArray[Any], mask: Mask) -> Real:
     """A map (x, y, z) as float32, finite inside the mask.
 

@@ -5,8 +5,8 @@ from numpy.typing import NDArray
 
 from qsm_dask.kernels import fourier
 from qsm_dask.kernels.doors import Mask, Vector
-from qsm_dask.kernels.fourier import Shape, Volume
-from qsm_dask.kernels.jit import compiled
+from qsm_dask.kernels.fourier import Floats, Shape, Volume
+from qsm_dask.kernels.jit import compiled, prange, spread
 
 Edges = NDArray[np.uint8]
 
@@ -51,7 +51,6 @@ def per_mm2(voxel_size: Vector) -> Volume:
     return inverse
 
 
-@compiled
 def reweigh(x: Volume, edges: Edges, data: Volume | Mask, per_mm2: Volume, flat: np.float32, weights: Volume) -> float:
     """The weights of squared slopes that make their sum that of absolute slopes away from edges.
 
@@ -68,33 +67,55 @@ def reweigh(x: Volume, edges: Edges, data: Volume | Mask, per_mm2: Volume, flat:
     -------
     float : the mean of the weights where there are data.
     """
-    nx, ny, nz = x.shape
-    ax, ay, az = data.shape
-    total, count = 0.0, 1
-    for i in range(nx):
-        for j in range(ny):
-            for m in range(nz):
-                here = x[i, j, m]
-                within = i < ax and j < ay and m < az and data[i, j, m] > 0
-                bits = edges[i, j, m]
-                for axis in range(3):
-                    if axis == 0:
-                        other = x[(i + 1) % nx, j, m]
-                    elif axis == 1:
-                        other = x[i, (j + 1) % ny, m]
-                    else:
-                        other = x[i, j, (m + 1) % nz]
-                    square = (other - here) * (other - here) * per_mm2[axis]
-                    weight = np.float32(0.0) if (bits >> axis) & 1 else np.float32(1.0) / np.sqrt(square + flat)
-                    weights[axis, i, j, m] = weight
-                    if within:
-                        total += float(weight)
-                        count += 1
-    mean: float = total / count
-    return mean
+    sums = np.empty((x.shape[0], 2))
+    _reweigh(x, edges, data, per_mm2, flat, weights, sums)
+    total, count = sums.sum(axis=0).tolist()
+    return float(total / (count + 1))
+
+
+@spread
+def _reweigh(
+    x: Volume, edges: Edges, data: Volume | Mask, per_mm2: Volume, flat: np.float32, weights: Volume, sums: Floats
+) -> None:
+    for i in prange(x.shape[0]):
+        _reweigh_plane(x, edges, data, per_mm2, flat, weights, sums, i)
 
 
 @compiled
+def _reweigh_plane(
+    x: Volume,
+    edges: Edges,
+    data: Volume | Mask,
+    per_mm2: Volume,
+    flat: np.float32,
+    weights: Volume,
+    sums: Floats,
+    i: int,
+) -> None:
+    nx, ny, nz = x.shape
+    ax, ay, az = data.shape
+    total, count = 0.0, 0
+    for j in range(ny):
+        for m in range(nz):
+            here = x[i, j, m]
+            within = i < ax and j < ay and m < az and data[i, j, m] > 0
+            bits = edges[i, j, m]
+            for axis in range(3):
+                if axis == 0:
+                    other = x[(i + 1) % nx, j, m]
+                elif axis == 1:
+                    other = x[i, (j + 1) % ny, m]
+                else:
+                    other = x[i, j, (m + 1) % nz]
+                square = (other - here) * (other - here) * per_mm2[axis]
+                weight = np.float32(0.0) if (bits >> axis) & 1 else np.float32(1.0) / np.sqrt(square + flat)
+                weights[axis, i, j, m] = weight
+                if within:
+                    total += float(weight)
+                    count += 1
+    sums[i, 0], sums[i, 1] = total, count
+
+
 def curvature(x: Volume, weights: Volume, per_mm2: Volume, out: Volume) -> None:
     """The adjoint gradient of the weighted gradient of x, on the periodic grid.
 
@@ -105,17 +126,30 @@ def curvature(x: Volume, weights: Volume, per_mm2: Volume, out: Volume) -> None:
     per_mm2 : inverse squared voxel size along each axis [1/mm^2].
     out : takes the result [unit of x / mm^2].
     """
+    _curvature(x, weights, per_mm2, out)
+
+
+@spread
+def _curvature(x: Volume, weights: Volume, per_mm2: Volume, out: Volume) -> None:
+    for i in prange(x.shape[0]):
+        _curvature_plane(x, weights, per_mm2, out, i)
+
+
+@compiled
+def _curvature_plane(x: Volume, weights: Volume, per_mm2: Volume, out: Volume, i: int) -> None:
     nx, ny, nz = x.shape
     px, py, pz = per_mm2[0], per_mm2[1], per_mm2[2]
-    for i in range(nx):
-        ia, ib = (i + 1) % nx, (i - 1) % nx
-        for j in range(ny):
-            ja, jb = (j + 1) % ny, (j - 1) % ny
-            for m in range(nz):
-                ma, mb = (m + 1 if m + 1 < nz else 0), (m - 1 if m else nz - 1)
-                here = x[i, j, m]
-                out[i, j, m] = (
-                    px * (weights[0, i, j, m] * (here - x[ia, j, m]) + weights[0, ib, j, m] * (here - x[ib, j, m]))
-                    + py * (weights[1, i, j, m] * (here - x[i, ja, m]) + weights[1, i, jb, m] * (here - x[i, jb, m]))
-                    + pz * (weights[2, i, j, m] * (here - x[i, j, ma]) + weights[2, i, j, mb] * (here - x[i, j, mb]))
-                )
+    ib = i - 1 if i else nx - 1
+    plane, ahead, behind, wx, wx_behind = x[i], x[i + 1 if i + 1 < nx else 0], x[ib], weights[0, i], weights[0, ib]
+    for j in range(ny):
+        ja, jb = (j + 1 if j + 1 < ny else 0), (j - 1 if j else ny - 1)
+        here, above, below, wz = plane[j], plane[ja], plane[jb], weights[2, i, j]
+        wy, wy_below = weights[1, i, j], weights[1, i, jb]
+        for m in range(nz):
+            ma, mb = (m + 1 if m + 1 < nz else 0), (m - 1 if m else nz - 1)
+            value = here[m]
+            out[i, j, m] = (
+                px * (wx[j, m] * (value - ahead[j, m]) + wx_behind[j, m] * (value - behind[j, m]))
+                + py * (wy[m] * (value - above[m]) + wy_below[m] * (value - below[m]))
+                + pz * (wz[m] * (value - here[ma]) + wz[mb] * (value - here[mb]))
+            )

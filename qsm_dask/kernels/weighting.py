@@ -49,7 +49,9 @@ def swi(
     highpass_voxels : standard deviation of the Gaussian mean that is taken from the phase, along each axis
         [voxels]; 4 in the slice and none across as Eckstein 2021, for slices along the third axis.
     strength : of the phase mask; 4 as Eckstein 2021.
-    sensitivity_mm : standard deviation of the Gaussian mean that the magnitude is divided by [mm].
+    sensitivity_mm : standard deviation of the Gaussian mean that the magnitude is divided by [mm]. A short one takes
+        the contrast of tissue too: the pallidum of three head phantoms, 9 to 17 % darker than the brain, stays 8 to 11
+        % darker at 20 mm, 9 to 14 at 30 and 3 to 5 at 7.
 
     Returns
     -------

@@ -56,9 +56,9 @@ class Phantom:
     ----------
     subject : who was scanned.
     arrays : what a scanner delivers, by names of `quantities.RAW`; and `r2`, where spin echoes were asked for.
-    truth : `chi`, its parts `chi_para` and `chi_dia`, `local_field`, `total_field`, `r2star`, `r2`, `mask`, `dseg`
-        and `phase_offset`. The fields are those of the noiseless head; `local_field` is that of `chi` inside `mask`
-        alone. R2* is R2 and what the two parts add by `tissue.r2prime`.
+    truth : `chi`, its parts `chi_para` and `chi_dia`, `local_field`, `total_field`, `r2star`, `r2`, `r2prime`, `mask`,
+        `dseg` and `phase_offset`. The fields are those of the noiseless head; `local_field` is that of `chi` inside
+        `mask` alone. R2* is R2 and R2', which is what the two parts add by `tissue.r2prime`.
     coils : scans it again with that many receive coils, whose noise is each that of `arrays`, and yields the
         magnitude and phase of one after the other.
     """
@@ -152,6 +152,7 @@ def simulate(
             "total_field": fields.total,
             "r2star": np.where(head.mask, head.r2star, np.float32(0.0)),
             "r2": head.r2,
+            "r2prime": np.where(head.mask, head.r2star - head.r2, np.float32(0.0)),
             "mask": head.mask,
             "dseg": head.dseg,
             "phase_offset": offset,

@@ -1,7 +1,6 @@
 """The field of distant sources: convolution with the dipole kernel sampled in image space."""
 
 import numpy as np
-import scipy.fft
 from numpy.typing import NDArray
 
 from qsm_dask.kernels import fourier
@@ -48,7 +47,7 @@ def background_field(chi: Volume, voxel_size: tuple[float, float, float], b0_dir
     ----------
     Marques and Bowtell 2005, doi:10.1002/cmr.b.20034
     """
-    x, y, z = (int(scipy.fft.next_fast_len(2 * n - 1, real=True)) for n in chi.shape)
+    x, y, z = (fourier.fast_length(2 * n - 1) for n in chi.shape)
     shape = (x, y, z)
 
     def spectrum() -> NDArray[np.float32]:

@@ -8,30 +8,40 @@ from difflib import get_close_matches
 from typing import Any, Literal, Union, get_args, get_origin
 
 from qsm_dask.errors import ConfigError
+from qsm_dask.pipeline import ranges
 from qsm_dask.stages import Stage
 
 
-def resolve(name: str, stage: Stage, given: Mapping[str, Any]) -> dict[str, Any]:
+def resolve(where: str, name: str, stage: Stage, given: Mapping[str, Any]) -> dict[str, Any]:
     """Every parameter of a stage: those given, checked and coerced, and the defaults.
+
+    Parameters
+    ----------
+    where : begins messages.
+    name : of the stage.
+    stage : what the table says of it.
+    given : values as a file or the command line has them.
 
     Raises
     ------
-    ConfigError : an unknown parameter (with the nearest name) or a value of the wrong type.
+    ConfigError : an unknown parameter (with the nearest name), or a value of the wrong type or out of range.
     """
+    said = f"{where}: {name}"
     for parameter in given:
         if parameter not in stage.parameters:
             close = get_close_matches(parameter, stage.parameters, 1)
             hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(stage.parameters) or 'none'}"
-            raise ConfigError(f"{name}: no parameter {parameter!r}; {hint}")
+            raise ConfigError(f"{said}: no parameter {parameter!r}; {hint}")
     for parameter, default in stage.parameters.items():
         if default is inspect.Parameter.empty and parameter not in given:
-            raise ConfigError(f"{name}: needs a value for {parameter!r}; it has no default")
+            raise ConfigError(f"{said}: needs a value for {parameter!r}; it has no default")
     resolved = dict(stage.parameters)
     for parameter, value in given.items():
         try:
             resolved[parameter] = coerce(value, stage.types[parameter])
+            ranges.check(name, parameter, resolved[parameter])
         except (TypeError, ValueError) as error:
-            raise ConfigError(f"{name}: {parameter}: {error}") from error
+            raise ConfigError(f"{said}: {parameter}: {error}") from error
     return resolved
 
 

@@ -80,6 +80,12 @@ class Plan:
     nodes: tuple[PlanNode, ...]
     left_out: tuple[str, ...]
 
+    @property
+    def packages(self) -> dict[str, str]:
+        """Modules of others that its steps import, with the extra of qsm-dask that brings each."""
+        steps = (step for node in self.nodes for step in node.steps)
+        return {name: extra for step in steps for name, extra in step.method.packages.items()}
+
     def digests(self, sources: Mapping[str, str]) -> dict[str, str]:
         """The key of each node's commit, from the digests of the ingested quantities."""
         known = dict(sources)

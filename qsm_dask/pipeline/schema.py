@@ -90,6 +90,10 @@ class Pipeline:
         pipeline.validate()
         return pipeline
 
+    def makes(self, name: str) -> bool:
+        """Whether one of its steps writes a quantity."""
+        return any(name in step.outputs for slot in self.slots for step in slot)
+
     def with_atlas(self, name: str, stages: Mapping[str, Stage] = STAGES) -> "Pipeline":
         """The same pipeline with another atlas in all its steps that name one.
 
@@ -235,7 +239,7 @@ def read_step(
     stage = stages[name]
     reads = _renames(f"{pipeline}: {name}: reads", given.pop("reads", {}), stage.inputs)
     writes = _renames(f"{pipeline}: {name}: writes", given.pop("writes", {}), stage.outputs)
-    parameters = resolve(f"pipeline {pipeline}: {name}", stage, given)
+    parameters = resolve(f"pipeline {pipeline}", name, stage, given)
     used = {one: (parameters[one], part) for one, part in stage.atlases.items()}
     mine = {one: pins[key] for one, key in used.items() if key in pins}
     return Step(name, stage, parameters, reads, writes, mine)

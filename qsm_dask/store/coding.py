@@ -28,9 +28,13 @@ def group_metadata(attributes: Mapping[str, Any]) -> bytes:
 
 
 def array_metadata(
-    shape: tuple[int, ...], dtype: np.dtype[Any], dims: tuple[str, ...], attributes: Mapping[str, Any]
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    dims: tuple[str, ...],
+    attributes: Mapping[str, Any],
+    chunks: tuple[int, ...] | None = None,
 ) -> bytes:
-    """The `zarr.json` of an array: one chunk a volume; Blosc (zstd), then CRC-32C over what Blosc made."""
+    """The `zarr.json` of an array: one chunk a volume if not given; Blosc (zstd), then CRC-32C over what Blosc made."""
     blosc = {
         "cname": COMPRESSION,
         "clevel": LEVEL,
@@ -43,7 +47,7 @@ def array_metadata(
         "node_type": "array",
         "shape": shape,
         "data_type": dtype.name,
-        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunk_shape(shape)}},
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunks or chunk_shape(shape)}},
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
         "fill_value": dtype.type(0).item(),
         "codecs": [
@@ -58,7 +62,7 @@ def array_metadata(
 
 
 class ArrayCoder:
-    """The encoding of the array that a `zarr.json` of this store describes: one chunk a volume.
+    """The encoding of the array that a `zarr.json` of this store describes; `chunks` and `encode` ask for one a volume.
 
     Parameters
     ----------
@@ -93,8 +97,12 @@ class ArrayCoder:
     def encode(self, values: NDArray[Any]) -> Iterator[tuple[str, bytes]]:
         """Name and bytes of every chunk of an array in C order."""
         for name, index in self.chunks():
-            packed: bytes = self._codec.encode(values[index] if index else values)
-            yield name, packed + _checksum(packed)
+            yield name, self.pack(values[index] if index else values)
+
+    def pack(self, values: NDArray[Any]) -> bytes:
+        """The bytes of one chunk, in C order."""
+        packed: bytes = self._codec.encode(values)
+        return packed + _checksum(packed)
 
     def decode(self, data: bytes, out: NDArray[Any]) -> None:
         """Unpack one chunk.

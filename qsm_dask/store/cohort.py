@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
+    from qsm_dask.store.cubes import Cubes
+
 Found = TypeVar("Found")
 
 _SMALL = 2**20
@@ -295,12 +297,33 @@ class CohortStore:
         self._files.remove(marker(scan, node, key))
 
     def stored_scans(self) -> list[ScanKey]:
-        """Every scan that has a folder, whether or not the index knows it, by listing; for repair, not for status."""
+        """Every scan that has a folder, whether or not the index knows it, by one listing."""
         found = []
         for name in self._files.names(SCANS):
             with suppress(ValueError):  # a folder that somebody else put there
                 found.append(ScanKey.parse(name))
         return found
+
+    def unindexed(self) -> list[ScanKey]:
+        """Scans with a folder that the index does not know: their driver ended before it could record them."""
+        known = set(self.index()["scan"])
+        return sorted(scan for scan in self.stored_scans() if str(scan) not in known)
+
+    def catch_up(self) -> int:
+        """Record the ingests that the index has missed; how many there were."""
+        return self._record_ingests(self.unindexed())
+
+    def mend_index(self) -> list[str]:
+        """Drop segments of the index that are damaged, and record anew what they may have told; names of the dropped.
+
+        Rows of nodes come back with the next run; until then their commits tell of them. Why scans failed is lost.
+        """
+        dropped = self._index.drop_damaged()
+        if dropped:  # what is left may be of an older commit; of one that failed since, it must not be forgotten
+            index = self.index()
+            failed = set(index["scan"][(index["node"] == "ingest") & (index["state"] != "done")])
+            self._record_ingests(scan for scan in self.stored_scans() if str(scan) not in failed)
+        return dropped
 
     def leftovers(
         self, scan: ScanKey, older_than_s: float, replaced: Iterable[tuple[str, str]] = ()
@@ -351,7 +374,10 @@ class CohortStore:
         -------
         int : how many there are. Rows of other nodes come back with the next run.
         """
-        commits = [self.intact(scan, "ingest", INGEST_KEY) for scan in self.stored_scans()]
+        return self._record_ingests(self.stored_scans())
+
+    def _record_ingests(self, scans: Iterable[ScanKey]) -> int:
+        commits = [self.intact(scan, "ingest", INGEST_KEY) for scan in scans]
         rows = [commit.row() for commit in commits if commit is not None]
         self.record(rows)
         return len(rows)
@@ -391,6 +417,34 @@ class CohortStore:
         from qsm_dask.store.datasets import cohort_references
 
         return cohort_references(self)
+
+    @property
+    def cubes(self) -> "Cubes":
+        """The segments that the cubes of `cube` are made of."""
+        from qsm_dask.store.cubes import Cubes
+
+        return Cubes(self, self._files)
+
+    def cube(self, name: str = "chi") -> "xr.DataArray":
+        """A map in standard space of all scans that are done under the pipeline that was run last.
+
+        Parameters
+        ----------
+        name : `chi`, `r2star` or `magnitude`.
+
+        Returns
+        -------
+        xarray.DataArray : float32 (scan, x, y, z), lazy, in blocks of a segment's scans by brick: a block is one object
+            of the store. NaN outside a scan's mask. `subject` and `session` stand along `scan`; x, y and z [mm] along
+            the axes where these are those of the template's space; `affine` and the number of scans that are done and
+            `pending`, not appended yet, in the attributes. Scans come segment by segment.
+
+        Raises
+        ------
+        StoreError : there is no such cube, or scans lie on several grids.
+        DamageError : the index or a segment is damaged, or (when computed) a brick is.
+        """
+        return self.cubes.array(name)
 
     def scan(self, key: ScanKey | str) -> "xr.Dataset":
         """The maps of one scan, labelled and lazy; see `datasets.scan_dataset`."""

@@ -9,6 +9,7 @@ from typing import Any, NotRequired, TypedDict
 import numpy as np
 
 from qsm_dask.digests import canonical, checksum, digest_of
+from qsm_dask.quantities import STANDARD
 from qsm_dask.scan import ScanKey
 from qsm_dask.store.layout import FORMAT, node_folder
 
@@ -73,13 +74,20 @@ class Commit:
         """The row of the cohort index that says so; see `CohortStore.record`.
 
         Its facts are what tables need of ten thousand scans without opening them: the
-        commit's attributes `labels` and `facts`, and the region labels.
+        commit's attributes `labels` and `facts`, the region labels, and digest and shape of maps in standard space.
         """
         facts: dict[str, Any] = dict(self.attributes.get("facts", {}))
         if "labels" in self.attributes:
             facts["labels"] = self.attributes["labels"]
         if "values" in self.arrays.get("region_labels", {}):
             facts["region_labels"] = self.arrays["region_labels"]["values"]
+        standard = {
+            name: [entry["digest"], entry["shape"]]
+            for name, entry in self.arrays.items()
+            if entry["dims"] == list(STANDARD)
+        }
+        if standard:
+            facts["standard"] = standard
         return {
             "scan": str(self.scan),
             "node": self.node,
@@ -100,8 +108,7 @@ class Commit:
         TypeError : an attribute or the provenance holds what JSON cannot.
         """
         content: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
-        content = plain({**content, "scan": str(self.scan), "format": FORMAT})
-        return canonical({**content, "checksum": checksum(canonical(content))})
+        return sealed({**content, "scan": str(self.scan)})
 
     @classmethod
     def from_json(cls, data: bytes, place: tuple[str, str, str]) -> "Commit":
@@ -117,17 +124,40 @@ class Commit:
         TypeError : it is JSON, and no commit.
         ValueError : it is torn, altered, of a newer format, or was moved from another place.
         """
-        content = json.loads(data)
-        if not isinstance(content, dict):
-            raise TypeError("it is no commit")
-        if content.get("checksum") != checksum(canonical({k: v for k, v in content.items() if k != "checksum"})):
-            raise ValueError("its checksum does not fit its content")
-        if content["format"] > FORMAT:
-            raise ValueError(f"it has format {content['format']}, newer than this qsm_dask reads ({FORMAT})")
+        content = unsealed(data)
         if place != (own := (content["scan"], content["node"], content["key"])):
             raise ValueError(f"it belongs to {' '.join(own)}")
         values = {field.name: content[field.name] for field in fields(cls)}
         return cls(**{**values, "scan": ScanKey.parse(content["scan"])})
+
+
+def sealed(content: Mapping[str, Any]) -> bytes:
+    """Values as the store keeps them, with their format and a checksum of their own.
+
+    Raises
+    ------
+    TypeError : a value is what JSON cannot hold.
+    """
+    kept = plain({**content, "format": FORMAT})
+    return canonical({**kept, "checksum": checksum(canonical(kept))})
+
+
+def unsealed(data: bytes) -> dict[str, Any]:
+    """Read back `sealed`.
+
+    Raises
+    ------
+    TypeError : it is JSON, and nothing that was sealed.
+    ValueError : it is torn, altered or of a newer format.
+    """
+    content = json.loads(data)
+    if not isinstance(content, dict):
+        raise TypeError("it is no commit")
+    if content.get("checksum") != checksum(canonical({k: v for k, v in content.items() if k != "checksum"})):
+        raise ValueError("its checksum does not fit its content")
+    if content["format"] > FORMAT:
+        raise ValueError(f"it has format {content['format']}, newer than this qsm_dask reads ({FORMAT})")
+    return content
 
 
 def outputs_digest(arrays: Mapping[str, ArrayEntry]) -> str:

@@ -129,13 +129,13 @@ def cohort_dataset(store: "CohortStore", reference: str | None = None) -> xr.Dat
     maps = {name for entry in found for name in entry.maps} or _MAPS
     values = _lazy_blocks(store, found, regions, chosen)
     variables = {
-        name: (("scan", "region", "statistic"), values[number], _described(name))
+        name: (("scan", "region", "statistic"), values[number], described(name))
         for number, name in enumerate(_MAPS)
         if name in maps
     }
     if reference is not None and "chi" in variables:
         variables["chi"][2]["reference"] = reference
-    named = {"region": _texts(regions), "statistic": _texts(COORDINATES["statistic"])}
+    named = {"region": texts(regions), "statistic": texts(COORDINATES["statistic"])}
     return xr.Dataset(variables, {**_along_scans(found), **named}, {"cohort": store.place.url})
 
 
@@ -154,7 +154,7 @@ def cohort_references(store: "CohortStore") -> xr.DataArray:
     found = list(_region_rows(store))
     regions = _region_names(found)
     values = _lazy_blocks(store, found, regions, None)
-    named = {"reference": _texts((CSF, *regions)), "moment": _texts(COORDINATES["moment"])}
+    named = {"reference": texts((CSF, *regions)), "moment": texts(COORDINATES["moment"])}
     about = {"units": "ppm", "cohort": store.place.url}
     return xr.DataArray(values, {**_along_scans(found), **named}, ("scan", "reference", "moment"), "references", about)
 
@@ -171,21 +171,23 @@ def _region_names(found: Sequence[_Regions]) -> list[str]:
 def _along_scans(found: Sequence[_Regions]) -> dict[str, Any]:
     scans = [entry.scan for entry in found]
     return {
-        "scan": _texts(str(scan) for scan in scans),
-        "subject": ("scan", _texts(scan.subject for scan in scans)),
-        "session": ("scan", _texts(scan.session or "" for scan in scans)),
+        "scan": texts(str(scan) for scan in scans),
+        "subject": ("scan", texts(scan.subject for scan in scans)),
+        "session": ("scan", texts(scan.session or "" for scan in scans)),
     }
 
 
-def _texts(values: Iterable[str]) -> NDArray[np.str_]:
+def texts(values: Iterable[str]) -> NDArray[np.str_]:
+    """Labels as xarray keeps them, even if there are none."""
     return np.array(list(values), dtype=np.str_)
 
 
-def _described(name: str) -> dict[str, str]:
+def described(name: str) -> dict[str, str]:
+    """The attributes of a variable: what its quantity is."""
     return {"units": quantity(name).units, "long_name": quantity(name).meaning}
 
 
-def _counting(store: "CohortStore") -> list[dict[str, Any]]:
+def counting(store: "CohortStore") -> list[dict[str, Any]]:
     """The rows that count: done, on the present input, and under the pipeline that was run last.
 
     Scans processed by another pipeline, or before their input changed, wait to be processed
@@ -210,7 +212,7 @@ def _counting(store: "CohortStore") -> list[dict[str, Any]]:
 
 
 def _region_rows(store: "CohortStore") -> Iterator[_Regions]:
-    rows = _counting(store)
+    rows = counting(store)
     tables = {row["scan"]: row["facts"].get("labels") for row in rows if row["node"] == "ingest"}
     known: dict[tuple[Any, ...], tuple[tuple[int, str], ...]] = {}
     done = [(ScanKey.parse(row["scan"]), row) for row in rows if row["node"] == "regions"]
@@ -267,14 +269,14 @@ def _lazy_blocks(
         empty: da.Array = da.from_array(np.full([sum(n) for n in chunks], np.nan))
         return empty
     sources = [(str(entry.scan), entry.key, entry.digest) for entry in found]
-    name = f"{kind}-{_token(store, sources, regions, reference)}"
+    name = f"{kind}-{token(store, sources, regions, reference)}"
     places = [tuple(i if axis is scans else 0 for axis in chunks) for i in range(len(batches))]
     return da.Array(
         {(name, *place): (task,) for place, task in zip(places, tasks, strict=True)}, name, chunks, np.float64
     )
 
 
-def _token(store: "CohortStore", *values: object) -> str:
+def token(store: "CohortStore", *values: object) -> str:
     """A task name that tells results apart, so that Dask never mistakes one for another."""
     return blake2b(repr((store.place.url, values)).encode(), digest_size=8).hexdigest()
 
@@ -309,7 +311,7 @@ def scan_dataset(store: "CohortStore", key: ScanKey | str) -> xr.Dataset:
             raise StoreError(f"nothing of {scan} is done: its {row.node} is {row.state}: {row.reason}")
         raise StoreError(f"{store.place} has nothing of a scan {scan}{_near(store, str(scan))}")
     variables = {
-        name: (tuple(entry["dims"]), _lazy(store, commit, name), _described(name))
+        name: (tuple(entry["dims"]), _lazy(store, commit, name), described(name))
         for commit in commits
         for name, entry in commit.arrays.items()
         if set(entry["dims"]) <= {"echo", "axis", *SPACE}
@@ -317,14 +319,14 @@ def scan_dataset(store: "CohortStore", key: ScanKey | str) -> xr.Dataset:
     header = dict(next((commit.attributes.get("header", {}) for commit in commits), {}))
     te = header.pop("te", None)
     echoes = any("echo" in dims for dims, _, _ in variables.values())
-    coordinates = {"te": ("echo", np.asarray(te), _described("te"))} if te is not None and echoes else {}
+    coordinates = {"te": ("echo", np.asarray(te), described("te"))} if te is not None and echoes else {}
     about = {"scan": str(scan), "subject": scan.subject, "session": scan.session or ""}
     return xr.Dataset(variables, coordinates, {**about, **header})
 
 
 def _newest_commits(store: "CohortStore", scan: ScanKey) -> Iterator[Commit]:
     """The commits of a scan that count, ingest first; the ingest is asked for where the index lacks it."""
-    rows = [row for row in _counting(store) if row["scan"] == str(scan)]
+    rows = [row for row in counting(store) if row["scan"] == str(scan)]
     keys = {row["node"]: row["key"] for row in rows} | {"ingest": INGEST_KEY}
     for node in sorted(keys, key=lambda node: NODES.index(node) if node in NODES else len(NODES)):
         commit = store.commit(scan, node, keys[node])
@@ -346,7 +348,7 @@ def _lazy(store: "CohortStore", commit: Commit, name: str) -> da.Array:
     lead = len(shape) - 3
     rows = [slice(n, n + 1) for n in range(shape[0])] if lead > 0 else [slice(0, shape[0] if shape else 1)]
     chunks = tuple((1,) * n if axis == 0 and lead > 0 else (n,) for axis, n in enumerate(shape))
-    key = f"{name}-{_token(store, commit.folder)}"
+    key = f"{name}-{token(store, commit.folder)}"
     rest = (0,) * (len(shape) - 1)
     tasks = {(key, n, *rest) if shape else (key,): (_RowsBlock(store, commit, name, r),) for n, r in enumerate(rows)}
     return da.Array(tasks, key, chunks, dtype=np.dtype(entry["dtype"]))

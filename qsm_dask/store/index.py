@@ -131,9 +131,21 @@ class Index:
         if not name.endswith(f"-{checksum(data)}.parquet"):
             raise DamageError(
                 f"{self._files.url}/{INDEX}/{name} is damaged: its checksum does not fit its name. The index is only a "
-                "cache: delete this file, call `CohortStore.rebuild_index()` and run the same command again"
+                f"cache: `qsm-dask verify {self._files.url} --repair` makes it anew from the commits"
             )
         return pq.read_table(pa.BufferReader(data)).cast(SCHEMA)
+
+    def drop_damaged(self) -> list[str]:
+        """Remove the segments that cannot be read; their names."""
+        dropped = []
+        for name in self._names():
+            try:
+                self._segment(name)
+            except DamageError:
+                self._files.remove(f"{INDEX}/{name}")
+                dropped.append(name)
+        self._forget()
+        return dropped
 
     def read(self) -> pd.DataFrame:
         """The newest row of each (scan, node), sorted by them.

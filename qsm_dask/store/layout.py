@@ -6,6 +6,8 @@
     scans/<scan>/<node>/<key>/COMMIT.json       names the attempt that counts
     scans/<scan>/<node>/<key>/<attempt>.json    notes beside an attempt: a cache, replaced at will
     scans/<scan>/<node>/<key>/<attempt>/        a Zarr v3 group: <array>/zarr.json, <array>/c.0.0.0.0, ...
+    cubes/<map>/<key>/SEGMENT.json              names the attempt that counts, its scans and its bricks
+    cubes/<map>/<key>/<attempt>/                a Zarr v3 array (scan, x, y, z) of some scans: zarr.json, c.0.0.0.0, ...
 
 Keys are relative and use `/`, on a file system and on an object store alike.
 """
@@ -20,6 +22,10 @@ COHORT = "cohort.json"
 SCANS = "scans"
 INDEX = "index"
 MARKER = "COMMIT.json"
+CUBES = "cubes"
+CUBE = "cube"
+"""What stands for a scan in what is said of the cohort cube."""
+SEGMENT = "SEGMENT.json"
 NOTES = ".json"
 """What the name of an attempt's notes adds to that of its folder."""
 FORMAT = 1
@@ -27,6 +33,12 @@ FORMAT = 1
 
 INGEST_KEY = "input"
 """The one key of a scan's `ingest` node: its commit is replaced when the inputs change."""
+
+SEGMENT_SCANS = 64
+"""Most scans of a segment of the cube: whoever writes one holds so many maps, 2 GB at 1 mm."""
+
+BRICK = 32
+"""Voxels of a brick along each axis: 8 MiB of 64 scans, and of ten thousand scans what a worker holds."""
 
 COMPRESSION = "zstd"
 LEVEL = 3
@@ -70,6 +82,24 @@ def marker(scan: ScanKey, node: str, key: str) -> str:
     return f"{node_folder(scan, node, key)}/{MARKER}"
 
 
+def segment_folder(name: str, key: str) -> str:
+    """The folder of all attempts at a segment of the cube of a map.
+
+    Raises
+    ------
+    StoreError : the map or the key cannot be part of a path.
+    """
+    check_array_name(name)
+    if not _KEY.fullmatch(key):
+        raise StoreError(f"{name}: {key!r} cannot be a key; use a digest in lower-case hexadecimal")
+    return inside(f"{CUBES}/{name}/{key}")
+
+
+def segment_marker(name: str, key: str) -> str:
+    """The key of the record of a segment of the cube of a map."""
+    return f"{segment_folder(name, key)}/{SEGMENT}"
+
+
 def check_array_name(name: str) -> None:
     """Refuse an array name that cannot be a folder.
 
@@ -86,9 +116,9 @@ def check_document_name(name: str) -> str:
 
     Raises
     ------
-    StoreError : it would leave the cohort or overwrite scans, the index or the cohort's own marker.
+    StoreError : it would leave the cohort or overwrite scans, cubes, the index or the cohort's own marker.
     """
-    if PurePosixPath(inside(name)).parts[0] in (SCANS, INDEX, COHORT):
+    if PurePosixPath(inside(name)).parts[0] in (SCANS, CUBES, INDEX, COHORT):
         raise StoreError(f"{name!r} belongs to the store itself; give the document another name")
     return name
 

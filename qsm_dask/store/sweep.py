@@ -7,7 +7,7 @@ from typing import Literal
 from qsm_dask.scan import ScanKey
 from qsm_dask.store.commit import Commit
 from qsm_dask.store.files import Files
-from qsm_dask.store.layout import MARKER, NOTES, SCANS, marker, node_folder
+from qsm_dask.store.layout import MARKER, NOTES, SCANS, SEGMENT, marker, node_folder
 
 
 @dataclass(frozen=True)
@@ -16,14 +16,14 @@ class Leftover:
 
     Attributes
     ----------
-    scan, node, key : what it was made for.
+    scan, node, key : what it was made for; of the cohort cube no scan, and the map for a node.
     kind : `orphan` (no commit names it) or `superseded` (a commit that another has replaced).
     place : store key of its folder or file.
     size : of all its objects [bytes].
     age_s : of the newest of them [s], by the store's clock.
     """
 
-    scan: ScanKey
+    scan: ScanKey | None
     node: str
     key: str
     kind: Literal["orphan", "superseded"]
@@ -87,5 +87,5 @@ def _kept(files: Files, scan: ScanKey, node: str, key: str) -> tuple[str, ...] |
 def discard(files: Files, leftover: Leftover) -> None:
     """Remove a leftover; of a commit its marker first, so that no reader meets one whose arrays are gone."""
     if leftover.kind == "superseded":
-        files.remove(f"{leftover.place}/{MARKER}")
+        files.remove(f"{leftover.place}/{MARKER if leftover.scan else SEGMENT}")
     files.remove(leftover.place)

@@ -13,16 +13,17 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from qsm_dask.cohort.participants import Participants, read
+from qsm_dask.cohort.standing import Standing, standings
+from qsm_dask.cohort.values import Values, read_values
 from qsm_dask.dictionary import CANDIDATE_COLUMNS, CSF_MOMENTS, MOMENTS, describe, describe_value, unit_of
 from qsm_dask.errors import ConfigError, StoreError
 from qsm_dask.io.documents import json_bytes
 from qsm_dask.io.tables import parquet_bytes, tsv_bytes
-from qsm_dask.participants import Participants, read
 from qsm_dask.pipeline import Pipeline
 from qsm_dask.quantities import COORDINATES
 from qsm_dask.references import COUNTS, WHOLE, parts
 from qsm_dask.regions import column_name, split_side
-from qsm_dask.standing import Standing, standings
 from qsm_dask.store import CohortStore
 from qsm_dask.store.documents import (
     CANDIDATES,
@@ -34,7 +35,6 @@ from qsm_dask.store.documents import (
     WIDE,
     WIDE_DICTIONARY,
 )
-from qsm_dask.values import Values, read_values
 
 _TEXTS = ("scan", "participant_id", "session_id", "map", "region", "structure", "hemisphere")
 _LONG_COLUMNS = (*_TEXTS, "label", "statistic", "value", "unit", "reference")

@@ -20,7 +20,8 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-from qsm_dask import combination, numba_cache, phantom
+from qsm_dask import numba_cache, phantom
+from qsm_dask.cohort import combination
 from qsm_dask.digests import digest_of
 from qsm_dask.errors import StageError
 from qsm_dask.pipeline import Pipeline, Step

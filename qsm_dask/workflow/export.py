@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qsm_dask import participants
+from qsm_dask.cohort import participants
+from qsm_dask.cohort.standing import Standing, standings
 from qsm_dask.errors import DamageError
 from qsm_dask.io import documents, outputs
 from qsm_dask.io.nifti import write_displacements, write_volume
@@ -19,7 +20,6 @@ from qsm_dask.pipeline.plan import record
 from qsm_dask.provenance import software
 from qsm_dask.quantities import base_name
 from qsm_dask.scan import Geometry, ScanKey
-from qsm_dask.standing import Standing, standings
 from qsm_dask.store import CohortStore, Commit
 from qsm_dask.store.documents import DATASET, PIPELINE, read_json
 from qsm_dask.units import ppm_to_hz
@@ -278,3 +278,12 @@ def _write_participants(cohort: CohortStore, folder: Path) -> None:
         columns = ["participant_id", *(name for name in table.columns if name != "participant_id")]
         rows = table[columns].itertuples(index=False)
         documents.write_tsv(folder / "participants.tsv", [str(name) for name in columns], rows)
+        said = (read_json(cohort, DATASET) or {}).get("participants", {})
+        told = {str(name): said.get(name) or _of_column(str(name)) for name in columns}
+        documents.write_json(folder / "participants.json", told)
+
+
+def _of_column(name: str) -> dict[str, str]:
+    """What can be said of a column that the dataset itself does not describe."""
+    known = {"participant_id": "The participant: the label of the folder `sub-`"}
+    return {"Description": known.get(name, f"{name} of the participant, as in the raw dataset's participants.tsv")}

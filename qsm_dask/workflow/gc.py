@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from qsm_dask.cohort.standing import standings
 from qsm_dask.errors import ConfigError
 from qsm_dask.pipeline import Pipeline
 from qsm_dask.scan import ScanKey
-from qsm_dask.standing import standings
 from qsm_dask.store import CohortStore, Leftover
 
 GRACE_H = 24.0
@@ -19,7 +19,7 @@ class Summary:
 
     Attributes
     ----------
-    found : what may go, sorted by scan.
+    found : what may go, sorted by scan; then of the cohort cube.
     removed : whether it is gone.
     """
 
@@ -68,6 +68,10 @@ def run(
         found += mine
         if progress is not None:
             progress(count, len(scans), str(scan))
+    for one in (cube := cohort.cubes.leftovers(3600.0 * older_than_h, superseded=superseded)):
+        if delete:
+            cohort.discard(one)
+    found += cube
     return Summary(tuple(found), delete)
 
 

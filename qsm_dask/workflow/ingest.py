@@ -13,7 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from qsm_dask import combination, events
+from qsm_dask import events
+from qsm_dask.cohort import combination
+from qsm_dask.cohort.participants import Participants, update
 from qsm_dask.digests import digest_of, digest_of_array
 from qsm_dask.engine.base import Engine, Outcome
 from qsm_dask.engine.resources import PeakMemory
@@ -26,12 +28,12 @@ from qsm_dask.io.documents import json_bytes
 from qsm_dask.io.echoes import choose_parts
 from qsm_dask.io.filters import Filters
 from qsm_dask.io.phase import PhaseSign
-from qsm_dask.io.series import Reading, needs_phase, outline, read
+from qsm_dask.io.series import Outline, Reading, needs_phase, outlines, read
 from qsm_dask.io.sidecars import resolve
-from qsm_dask.participants import Participants, update
 from qsm_dask.pipeline.steps import Step
 from qsm_dask.place import Place
 from qsm_dask.provenance import software
+from qsm_dask.scan import ScanKey
 from qsm_dask.store import INGEST_KEY, CohortStore, Recorder
 from qsm_dask.store.commit import plain
 from qsm_dask.store.documents import DATASET
@@ -118,10 +120,11 @@ def run(
         with_t1w = structural.attach(index.acquisitions, root, chosen)
         acquisitions = located(maps.attach(with_t1w, sources, chosen))
         about, people = dataset.description(root), dataset.participants(root)
+        columns = dataset.columns(root)
     whole = not (participants or sessions or filters)
     if people is not None and not whole:  # who was left out on purpose does not belong to the cohort
         people = people[people["participant_id"].isin({acquisition.key.subject for acquisition in acquisitions})]
-    _write_description(cohort, root, about, [str(source) for source in sources])
+    _write_description(cohort, root, about, columns, [str(source) for source in sources])
     if people is not None:
         update(cohort, people)
     known = cohort.scans()
@@ -129,21 +132,45 @@ def run(
     ready = [acquisition for acquisition, row in judged if row is None]
     rows = [row for _, row in judged if row is not None]
     task = partial(ingest_scan, cohort, sign, combination.step(combining).parameters)
-    outcomes = engine.map(task, ready, memory=projected_memory, retries=1, timeout_s=timeout_s)
+    sizes: dict[ScanKey, int] = {}
+    unread: list[Row] = []
+    outcomes = engine.map(
+        task,
+        _sized(ready, sizes, unread),
+        memory=lambda acquisition: sizes.pop(acquisition.key),
+        retries=1,
+        timeout_s=timeout_s,
+    )
     with Recorder(cohort) as recorder:
         recorder.add(rows)
         for row in rows:
             events.tell(row)
-        for count, outcome in enumerate(outcomes, start=len(rows) + 1):
-            rows.append(outcome.value if outcome.ok else _failed_outcome(outcome))
-            recorder.add([_indexed(rows[-1])])
-            events.tell(rows[-1], worker=outcome.worker)
+
+        def take(row: Row, worker: str = "") -> None:
+            rows.append(row)
+            recorder.add([_indexed(row)])
+            events.tell(row, worker=worker)
             if progress is not None:
-                progress(count, len(acquisitions), str(outcome.key))
+                progress(len(rows), len(acquisitions), row["scan"])
+
+        for outcome in outcomes:
+            take(outcome.value if outcome.ok else _failed_outcome(outcome), outcome.worker)
+        for row in unread:
+            take(row)
         present = {acquisition.key for acquisition in acquisitions}
         gone = [str(scan) for scan in known if scan not in present] if whole else []
         recorder.add(_forgotten(cohort, gone))
     return _summary(rows, gone, [*index.warnings, *_noted(acquisitions), *Participants(people).doubles()])
+
+
+def _sized(acquisitions: Sequence[Acquisition], sizes: dict[ScanKey, int], unread: list[Row]) -> Iterator[Acquisition]:
+    """Acquisitions whose memory `sizes` tells from then on; `unread` has rows of those whose header cannot be read."""
+    for acquisition, found in outlines(acquisitions):
+        if isinstance(found, InputError):
+            unread.append(_row(acquisition, "failed", str(found)))
+        else:
+            sizes[acquisition.key] = projected_bytes(found)
+            yield acquisition
 
 
 @contextmanager
@@ -183,16 +210,13 @@ def ingest_scan(cohort: CohortStore, sign: PhaseSign, combining: Mapping[str, An
         return _row(acquisition, "failed", str(error)) | {"seconds": time.perf_counter() - started}
 
 
-def projected_memory(acquisition: Acquisition) -> int:
-    """Peak memory of one scan's task, the process's own not included [bytes].
+def projected_bytes(found: Outline) -> int:
+    """Peak memory of one scan's task, the process's own not included.
 
     The arrays, and what the store holds while it packs and checks them: a few times what
     it packs at once, which is a volume, or several while they are small; or what the
     combination of coils takes, however many there are.
     """
-    found = outline(acquisition)
-    if found is None:
-        return 0
     volume = 4 * found.header.voxels
     stored = found.header.voxels * found.header.dtype.itemsize
     arrays = volume * (found.parts * found.echoes + found.maps)
@@ -311,12 +335,15 @@ def _indexed(row: Row) -> Row:
     return {name: value for name, value in row.items() if name != "changed"}
 
 
-def _write_description(cohort: CohortStore, root: Path, about: Mapping[str, Any], sources: Sequence[str]) -> None:
+def _write_description(
+    cohort: CohortStore, root: Path, about: Mapping[str, Any], columns: Mapping[str, Any], sources: Sequence[str]
+) -> None:
     description = {
         "name": about.get("Name") or root.resolve().name,
         "folder": root.resolve().name,
         "bids_version": about.get("BIDSVersion"),
         "derivatives": list(sources),
+        "participants": dict(columns),
     }
     cohort.write_document(DATASET, json_bytes(description))
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from qsm_dask import iron
+from qsm_dask.cohort import iron
 from qsm_dask.io.documents import json_bytes
 from qsm_dask.io.tables import tsv_bytes
 from qsm_dask.references import WHOLE

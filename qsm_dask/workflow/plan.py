@@ -11,14 +11,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from qsm_dask.costs import OVERHEAD_S, Costs, NodeCost, Work, coils_of
+from qsm_dask.cohort.costs import OVERHEAD_S, Costs, NodeCost, Work, coils_of
+from qsm_dask.cohort.standing import standings_under
 from qsm_dask.engine.base import gibibytes
 from qsm_dask.engine.fleet import Fleet
 from qsm_dask.errors import ConfigError
+from qsm_dask.io import atlas
 from qsm_dask.pipeline import Pipeline
 from qsm_dask.quantities import RAW
 from qsm_dask.scan import Geometry
-from qsm_dask.standing import standings_under
 from qsm_dask.store import CohortStore, Commit
 
 DRIVER_S = 0.007
@@ -102,8 +103,18 @@ class Forecast:
     measured_scans: int
 
 
+def settled(pipeline: Pipeline) -> Pipeline:
+    """The pipeline as a run would settle it, with every atlas told by its content: keys and memory depend on it.
+
+    Raises
+    ------
+    ConfigError : an atlas is not there.
+    """
+    return pipeline.settled(atlas.pin)
+
+
 def pending(cohort: CohortStore, pipeline: Pipeline) -> Pending:
-    """What a pipeline has still to do on the scans of a cohort; one small GET a scan.
+    """What a pipeline, once settled, has still to do on the scans of a cohort; one small GET a scan.
 
     Raises
     ------
@@ -115,7 +126,7 @@ def pending(cohort: CohortStore, pipeline: Pipeline) -> Pending:
     done = refused = 0
     for standing in standings_under(cohort, pipeline):
         if standing.plan is None or standing.ingest is None:
-            refused += standing.state == "failed"
+            refused += standing.state in ("failed", "pending")
             done += standing.state == "skipped"
             continue
         nodes = tuple(node.node for node in standing.nodes if node.state != "done")
@@ -133,22 +144,25 @@ def pending(cohort: CohortStore, pipeline: Pipeline) -> Pending:
 
 
 def described(geometry: Geometry, coils: int, scans: int, pipeline: Pipeline) -> Works:
-    """The work of a study that does not exist yet: scans with labels, to be ingested and processed.
+    """The work of a study that does not exist yet: scans to be ingested and processed.
+
+    They have label images, unless the pipeline makes them.
 
     Parameters
     ----------
     geometry : of every scan.
     coils : receive coils kept apart; 1 where they are combined.
     scans : how many.
-    pipeline : what runs on each.
+    pipeline : what runs on each, settled.
 
     Raises
     ------
     ConfigError : the pipeline cannot run on such scans.
     """
-    plan = pipeline.plan(geometry, (*RAW, "dseg"))
+    labels = () if pipeline.makes("dseg") else ("dseg",)
+    plan = pipeline.plan(geometry, (*RAW, *labels))
     nodes = ("ingest", *(node.name for node in plan.nodes))
-    return [(Work(plan, nodes, coils, ("phase", "magnitude", "dseg")), scans)]
+    return [(Work(plan, nodes, coils, ("phase", "magnitude", *labels)), scans)]
 
 
 def unmeasured(works: Works, costs: Costs) -> list[int]:

@@ -88,7 +88,7 @@ def run(
 
     Raises
     ------
-    ConfigError : no scan was ingested, or the filters match none.
+    ConfigError : no scan was ingested, the filters match none, or a package that a step needs is not installed.
     """
     if Pipeline.from_mapping(pipeline.source) != pipeline:
         raise ConfigError(
@@ -98,6 +98,7 @@ def run(
     summary = Summary()
     chosen = _chosen(cohort, participants, sessions, scans)
     plans, refused = _plans(chosen if shard is None else shard.of(chosen), pipeline, summary)
+    engine.require({name: extra for plan in plans.values() for name, extra in plan.packages.items()})
     document = json_bytes(pipeline.source)
     before = cohort.read_document(PIPELINE)
     if before not in (None, document) and len(chosen) < len(cohort.scans()):
@@ -272,6 +273,7 @@ def _chosen(
 
     A job array deals them out in this order, so that its parts are of one size.
     """
+    cohort.catch_up()
     index = cohort.index()
     ingested = index[index["node"] == "ingest"]
     if ingested.empty:

@@ -7,6 +7,7 @@ from qsm_dask.pipeline import Pipeline
 from qsm_dask.scan import ScanKey
 from qsm_dask.store import CohortStore, Recorder
 from qsm_dask.store.documents import PIPELINE, read_json
+from qsm_dask.store.layout import CUBE
 
 _AGAIN = "it was damaged and is withdrawn; run the same command again to compute it anew"
 _INGEST_AGAIN = (
@@ -21,12 +22,14 @@ class Summary:
     Attributes
     ----------
     commits : how many.
+    segments : of cubes, how many; their scans are to be appended again.
     scans : scans to process again, sorted; their ingest is whole.
     failures : reason by scan, of those whose ingest was withdrawn: only the dataset has what they need.
     pipeline : the one that the cohort names, with which to process; None if none was run yet.
     """
 
     commits: int
+    segments: int
     scans: tuple[ScanKey, ...]
     failures: dict[str, str]
     pipeline: Pipeline | None
@@ -47,6 +50,10 @@ def run(cohort: CohortStore, damaged: Iterable[tuple[str, str, str]]) -> Summary
     index = cohort.index()
     named = set(zip(index["scan"], index["node"], index["key"], strict=True))
     nodes = sorted(set(damaged))
+    segments = [(name, key) for scan, name, key in nodes if scan == CUBE]
+    for name, key in segments:
+        cohort.cubes.withdraw(name, key)
+    nodes = [one for one in nodes if one[0] != CUBE]
     failures = {scan: _INGEST_AGAIN for scan, node, _ in nodes if node == "ingest"}
     with Recorder(cohort) as recorder:
         for scan, node, key in nodes:
@@ -57,4 +64,4 @@ def run(cohort: CohortStore, damaged: Iterable[tuple[str, str, str]]) -> Summary
     source = read_json(cohort, PIPELINE)
     again = {ScanKey.parse(scan) for scan, _, _ in nodes if scan not in failures}
     pipeline = None if source is None else Pipeline.from_mapping(source)
-    return Summary(len(nodes), tuple(sorted(again)), failures, pipeline)
+    return Summary(len(nodes), len(segments), tuple(sorted(again)), failures, pipeline)

@@ -11,17 +11,17 @@ from typing import Any
 
 import pandas as pd
 
+from qsm_dask.cohort.participants import Participants, read
+from qsm_dask.cohort.pictures import Drawing, beside_page, draw_scan, projected_memory
+from qsm_dask.cohort.standing import STATES, Standing, standings
 from qsm_dask.engine.base import Engine, SerialEngine
 from qsm_dask.errors import StoreError
 from qsm_dask.io.documents import json_bytes
 from qsm_dask.io.tables import read_parquet, read_tsv
-from qsm_dask.participants import Participants, read
-from qsm_dask.pictures import Drawing, beside_page, draw_scan, projected_memory
 from qsm_dask.pipeline import Pipeline
 from qsm_dask.quantities import NODES
 from qsm_dask.report import assembly
 from qsm_dask.report.pages import Page, Picture, ScanLine, group, render
-from qsm_dask.standing import STATES, Standing, standings
 from qsm_dask.store import CohortStore, Commit
 from qsm_dask.store.documents import (
     DATASET,

@@ -4,8 +4,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+from qsm_dask.cohort.standing import standings
 from qsm_dask.pipeline import Pipeline
-from qsm_dask.standing import standings
 from qsm_dask.store import CohortStore
 
 

@@ -1,4 +1,4 @@
-"""Decode every committed array of a cohort and compare it with its commit."""
+"""Decode every committed array of a cohort and compare it with its commit, and the bricks of its cubes with theirs."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ from qsm_dask.errors import DamageError
 from qsm_dask.scan import Geometry, ScanKey
 from qsm_dask.store import CohortStore
 from qsm_dask.store.index import facts_of
-from qsm_dask.store.layout import marker
+from qsm_dask.store.layout import CUBE, marker, segment_marker
 
 Progress = Callable[[int, int, str], None]
 
@@ -27,6 +27,7 @@ class Damage:
     Attributes
     ----------
     scan, node, key : whose result is damaged; `node` and `key` are empty where a whole scan could not be looked at.
+        Of the cohort cube `cube`, its map and its segment.
     file : where it lies; empty likewise.
     reason : what is wrong with it.
     """
@@ -48,7 +49,7 @@ def run(cohort: CohortStore, engine: Engine | None = None, *, progress: Progress
     ----------
     cohort : the store.
     engine : where scans are verified, one task each; in this process if None.
-    progress : called with (scans verified, scans in all, the scan's name).
+    progress : called with (scans and segments of cubes verified, of these in all, the name of one).
 
     Returns
     -------
@@ -59,15 +60,23 @@ def run(cohort: CohortStore, engine: Engine | None = None, *, progress: Progress
     DamageError : the cohort index itself cannot be read.
     """
     index = cohort.index()
-    scans = cohort.scans()
+    total = len(cohort.scans()) + len(segments := cohort.cubes.stored())
+    engine = engine or SerialEngine(sys.maxsize)
     damages: list[Damage] = []
     found: set[tuple[str, str, str]] = set()
-    results = _results(cohort, engine or SerialEngine(sys.maxsize), index)
+    results = _results(cohort, engine, index)
+    count = 0
     for count, (scan, committed, damaged) in enumerate(results, start=1):
         found |= {(str(scan), node, key) for node, key in committed}
         damages += damaged
         if progress is not None:
-            progress(count, len(scans), str(scan))
+            progress(count, total, str(scan))
+    for number, outcome in enumerate(engine.map(partial(verify_segment, cohort), segments, memory=_any), count + 1):
+        name, key = outcome.key
+        unseen = Damage(CUBE, name, key, "", f"could not be verified: {outcome.error}")
+        damages += outcome.value if outcome.ok else [unseen]
+        if progress is not None:
+            progress(number, total, f"{CUBE} {name}")
     done = index[index["state"] == "done"]
     for name, node, key in zip(done["scan"], done["node"], done["key"], strict=True):
         if (name, node, key) not in found:
@@ -89,6 +98,23 @@ def verify_scan(cohort: CohortStore, scan: ScanKey) -> tuple[list[tuple[str, str
         if commit is not None:
             damages += [Damage(str(scan), node, key, one.place, one.problem) for one in cohort.verify(commit)]
     return committed, damages
+
+
+def verify_segment(cohort: CohortStore, place: tuple[str, str]) -> list[Damage]:
+    """What is wrong with one segment of a cube, given its map and key; nothing where it was never published."""
+    try:
+        segment = cohort.cubes.segment(*place)
+    except DamageError as error:
+        return [Damage(CUBE, *place, cohort.place.of(segment_marker(*place)), f"cannot be read: {error}")]
+    if segment is None:
+        return []
+    return [Damage(CUBE, *place, one.place, one.problem) for one in cohort.cubes.damages(segment)]
+
+
+def _any(place: tuple[str, str]) -> int:
+    """Objects of a segment are read one at a time."""
+    del place
+    return _BATCH_BYTES
 
 
 def _marker(cohort: CohortStore, scan: ScanKey, node: str, key: str) -> str:

@@ -1,6 +1,7 @@
-"""What registration and carried labels declare to take, against what a fresh process takes."""
+"""What registration, carried labels and brain extraction declare to take, against what a fresh process takes."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -9,10 +10,13 @@ import pytest
 from qsm_dask.scan import Geometry
 from qsm_dask.stages import STAGES
 
+CASES = ("anatomy.register", "anatomy.labels", "anatomy.standard")
+"""What is measured with an atlas."""
+
 MEASURE = """
 import gc, json, sys
 import numpy as np
-from qsm_dask.atlas import Atlas, Image
+from qsm_dask.atlas import Atlas, Grid, Image
 from qsm_dask.stages import STAGES
 
 name, shape, other = json.loads(sys.argv[1])
@@ -52,7 +56,11 @@ def run(shape, other):
     with open("/proc/self/clear_refs", "w") as file:
         file.write("5")
     before = peak()["VmRSS"]
-    if name == "anatomy.register":
+    if name == "anatomy.standard":
+        grid = Grid(other, affine(shape[0] / other[0], other))
+        maps = kernel(positions, magnitude, mask, magnitude[0], magnitude[0], template=Atlas(grid=grid))
+        packed = maps[0].tobytes()  # as the store does while all maps are held
+    elif name == "anatomy.register":
         few = {"affine_iterations": (2, 1, 0), "iterations": (2, 2, 1)}
         kernel(magnitude, mask, grid, magnitude[0] * 0.1, template=template(shape, other), **few)
     else:
@@ -67,13 +75,64 @@ print(run(shape, other))
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is read from /proc")
 @pytest.mark.parametrize("other", [(96, 112, 80), (192, 224, 160)], ids=["coarse atlas", "fine atlas"])
-@pytest.mark.parametrize("name", ["anatomy.register", "anatomy.labels"])
+@pytest.mark.parametrize("name", CASES)
 def test_declared_memory_holds_and_is_not_wasteful(name, other):
     shape = (192, 224, 160)
     call = [sys.executable, "-c", MEASURE, json.dumps([name, shape, other])]
     measured = int(subprocess.run(call, check=True, capture_output=True, text=True).stdout)
     stage = STAGES[name]
-    images = {"anatomy.register": 3, "anatomy.labels": 1}[name]
+    images = {"anatomy.register": 3, "anatomy.labels": 1, "anatomy.standard": 1}[name]
     sizes = dict.fromkeys(stage.atlases, images * other[0] * other[1] * other[2])
     declared = stage.memory(Geometry(shape, (1.0, 1.0, 1.0), (0.005,)), {**stage.parameters, **sizes})
     assert measured <= declared <= 1.25 * measured
+
+
+EXTRACTION = "mask.bet"
+
+MEASURE_EXTRACTION = """
+import gc, json, sys
+import numpy as np
+from qsm_dask.stages import STAGES
+
+name, shape, size = json.loads(sys.argv[1])
+
+def peak():
+    with open("/proc/self/status") as status:
+        return {line.split(":")[0]: int(line.split()[1]) * 1024 for line in status if line.startswith("Vm")}
+
+def run(shape, size):
+    rng = np.random.default_rng(0)
+    grid = np.meshgrid(*((np.arange(n) / n - 0.5) * n * s for n, s in zip(shape, size)), indexing="ij", sparse=True)
+    radius = np.sqrt(sum(g * g for g in grid)).astype(np.float32)
+    image = np.where(radius < 70, np.float32(1.0), np.where((radius > 78) & (radius < 84), np.float32(0.7), 0.02))
+    magnitude = (image + 0.02 * rng.standard_normal(shape))[None].repeat(3, axis=0).astype(np.float32)
+    del grid, radius, image
+    gc.collect()
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
+    before = peak()["VmRSS"]
+    found = STAGES[name].kernel(magnitude, size, iterations=20)
+    assert found.any()
+    return peak()["VmHWM"] - before
+
+run((40, 44, 40), (5.0, 5.0, 5.0))
+print(run(shape, size))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is read from /proc")
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [((192, 224, 160), (1.0, 1.0, 1.0)), ((192, 224, 80), (1.0, 1.0, 2.0)), ((96, 112, 80), (2.0, 2.0, 2.0))],
+    ids=["fine", "thick", "coarse"],
+)
+def test_extraction_declares_what_it_takes(shape, size):
+    pytest.importorskip("brainextractor", reason="pip install qsm-dask[anatomy]")
+    call = [sys.executable, "-c", MEASURE_EXTRACTION, json.dumps([EXTRACTION, shape, size])]
+    # With a fixed threshold every volume is mapped by itself, and given back when it is freed.
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
+    measured = int(subprocess.run(call, env=environment, check=True, capture_output=True, text=True).stdout)
+    stage = STAGES[EXTRACTION]
+    declared = stage.memory(Geometry(shape, size, (0.005, 0.01, 0.015)), dict(stage.parameters))
+    assert measured <= declared <= 1.25 * measured, f"{declared / measured:.3f} of what is measured"

@@ -6,7 +6,8 @@ The scans are a few simulated heads of 64x64x48 with 3 echoes, each copy with no
 Resident memory of every process is read twice a second. Its trend is that of a line through all
 samples after the first fifth of the run, over the whole of it; `--most` fails a trend above that
 part of the process's mean. `--docs` draws the samples there and fills the part of its page.
-The scheduler of a local cluster lives in the driver's process.
+The scheduler of a local cluster lives in the driver's process. Workers are never started anew meanwhile
+(`recycle_growth: null`), which would hide a rise.
 """
 
 import argparse
@@ -121,7 +122,9 @@ def measure(scans: int, folder: Path) -> tuple[dict[str, list[tuple[float, float
         print(f"{scans} scans simulated, copied and ingested in {time.perf_counter() - start:.0f} s", flush=True)
     pipeline = qd.Pipeline.from_yaml(PIPELINE)
     compile_ahead.run(pipeline)  # not part of what is watched: it may take minutes, in which workers wait
-    with qd.open_engine("local") as engine, Watch() as watch:
+    cluster = folder / "cluster.yaml"
+    cluster.write_text("kind: local\nrecycle_growth: null\n")
+    with qd.open_engine(cluster) as engine, Watch() as watch:
         start = time.perf_counter()
         summary = process.run(cohort, engine, pipeline)
         seconds = time.perf_counter() - start

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import qsm_dask as qd
 from qsm_dask import calibration
-from qsm_dask.costs import Costs, samples
+from qsm_dask.cohort.costs import Costs, samples
 from qsm_dask.engine import read_spec
 from qsm_dask.engine.fleet import Node, fleet
 from qsm_dask.engine.sizing import worker_for

@@ -8,7 +8,8 @@ import sys
 FIRST_SCAN = """
 import itertools, json, sys, time
 start = time.process_time()
-from qsm_dask import combination, phantom
+from qsm_dask import phantom
+from qsm_dask.cohort import combination
 from qsm_dask.pipeline import Pipeline
 from qsm_dask.pipeline.plan import call
 from qsm_dask.workflow import process

@@ -1,5 +1,6 @@
 """The accuracy command: what it feeds to methods, how it judges, and that it finds every method by itself."""
 
+import dataclasses
 import inspect
 import json
 import math
@@ -18,7 +19,7 @@ from qsm_dask.pipeline.schema import read_step
 from qsm_dask.stages import STAGES, Stage
 from tests.benchmarks.accuracy import __main__ as command
 from tests.benchmarks.accuracy import runs, verdicts
-from tests.benchmarks.accuracy.cases import Case, head
+from tests.benchmarks.accuracy.cases import Case, head, two_maps
 from tests.benchmarks.accuracy.page import page
 from tests.benchmarks.accuracy.runs import Row, compare, methods, run
 from tests.benchmarks.accuracy.verdicts import JUDGED
@@ -31,7 +32,7 @@ def case() -> Case:
     return head(1, COARSE, 100.0, calcified=True, oblique=True)
 
 
-def nothing(_mode: str, _method: str, _found: NDArray[np.float64]) -> None:
+def nothing(_row: Row, _found: NDArray[np.float64]) -> None:
     return None
 
 
@@ -128,7 +129,7 @@ class TestRuns:
 
     def test_isolated_is_the_kernel_on_the_true_input(self, case: Case) -> None:
         seen = {}
-        rows = list(run(case, ["inversion.tkd"], lambda mode, method, found: seen.update({mode: found})))
+        rows = list(run(case, ["inversion.tkd"], lambda row, found: seen.update({row.mode: found})))
         known = case.known
         chi = tkd(known["local_field"], known["mask"], known["voxel_size"], known["b0_dir"]).astype(np.float64)
         mask = known["mask"]
@@ -160,6 +161,46 @@ class TestRuns:
         assert [row.reason for row in rows] == ["", ""]
         # Only what follows the removal of the background gets the narrower mask.
         assert np.array_equal(given[1], case.truth["mask"]) == (reads != "local_field")
+
+    def test_both_sources_are_compared_as_they_are(self, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+        def known(mask: Any, r2star: Any, /) -> Any:
+            para, dia = case.truth["chi_para"], case.truth["chi_dia"]
+            return np.where(mask, para + np.float32(0.1), np.float32(0.0)), dia.copy()
+
+        more = {**STAGES, "separation.known": Stage(known, ("chi_para", "chi_dia"), volumes(1))}
+        for room in (runs, stages):
+            monkeypatch.setattr(room, "STAGES", more)
+        monkeypatch.setattr(runs, "read_step", lambda where, name: read_step(where, name, more))
+        isolated = [row for row in run(case, ["separation.known"], nothing) if row.mode == "isolated"]
+        assert [row.quantity for row in isolated] == ["chi_para", "chi_dia"]
+        para, dia = (row.figures for row in isolated)
+        assert para["rmse_ppb"] == pytest.approx(100.0, rel=1e-4)  # a constant counts
+        assert dia["nrmse"] == 0.0
+
+    def test_what_has_no_place_in_the_standard_pipeline_is_composed_where_it_belongs(self, case: Case) -> None:
+        chosen = ["inversion.two_pass", "separation.r2prime", "separation.r2star"]
+        rows = list(run(case, chosen, nothing))
+        assert not [row.reason for row in rows if row.reason]
+        expected = [("inversion.two_pass", "chi")]
+        expected += [(name, part) for name in chosen[1:] for part in ("chi_para", "chi_dia")]
+        for mode in ("isolated", "composed"):
+            assert [(row.method, row.quantity) for row in rows if row.mode == mode] == expected
+        keeps = {row.figures["keeps"] for row in rows if row.mode == "composed"}
+        assert len(keeps) == 1  # the true mask less what V-SHARP loses, whatever the pipeline masks
+        assert keeps.pop() < 100.0
+
+    def test_two_maps_differ_where_voxels_are_not_reliable(self, case: Case) -> None:
+        given = two_maps(case)
+        lost = case.known["mask"] & ~given["mask_reliable"]
+        assert (lost & case.source).any()
+        assert not given["chi_reliable"][lost].any()
+        assert given["chi_filled"][lost].all()
+
+    def test_without_a_true_map_nothing_is_computed(self, case: Case) -> None:
+        truth = {name: value for name, value in case.truth.items() if name != "chi_para"}
+        poor = dataclasses.replace(case, truth=truth, known={})
+        row = next(run(poor, ["separation.r2star"], nothing))
+        assert row.reason == "lacks the true chi_para"
 
     def test_a_method_that_lacks_its_input_gives_a_reason(self, case: Case) -> None:
         poor = Case(
@@ -223,6 +264,17 @@ def test_the_page_gives_mean_and_worst() -> None:
     assert "| `inversion.tv` | 12.0 (14.0) |" in text
     assert "| inversion.tv | at most 22 %, keeps 95 % | 14.0 %, keeps 100.0 % | pass |" in text
     assert "](one.png)" in text
+
+
+def test_the_page_gives_a_line_to_each_of_two_sources() -> None:
+    rows = [
+        Row(JUDGED, "seed 1", "separation.r2star", "isolated", {"nrmse": error}, quantity=quantity)
+        for quantity, error in (("chi_para", 41.0), ("chi_dia", 52.0))
+    ]
+    text = page(rows, [], "one head", {"separation": "two.png"})
+    assert "| `separation.r2star` chi_para | 41.0 |" in text
+    assert "| `separation.r2star` chi_dia | 52.0 |" in text
+    assert "](two.png)" in text
 
 
 def test_a_method_that_did_not_run_is_told_once() -> None:

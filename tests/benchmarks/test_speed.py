@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import scipy.fft
 
+from qsm_dask import resources
 from qsm_dask.kernels import fourier
+from qsm_dask.pipeline import Pipeline
 from qsm_dask.stages import STAGES
 from tests.benchmarks.speed import cases
 from tests.benchmarks.speed.__main__ import KINDS
@@ -63,6 +65,19 @@ def test_a_failed_measurement_is_a_miss_and_a_lacking_input_is_none():
 def test_vsharp_may_take_one_transform_a_sphere_and_three():
     given = {"radius_mm": 12.0, "radius_min_mm": 1.0, "radius_step_mm": 2.0}  # 12, 10.2, ..., 1: seven spheres
     assert cases.PLANS[VSHARP](0, given) == 10
+
+
+def test_a_pipeline_that_takes_more_memory_than_its_stages_declare_is_a_miss():
+    row = {"kind": "pipeline", "name": "swi", "seconds": 3.0, "of_declared": 0.9}
+    assert cases.missed(row) == []
+    (said,) = cases.missed({**row, "of_declared": 1.1})
+    assert said.startswith("pipeline swi: 1.1 of the memory declared")
+
+
+def test_every_shipped_pipeline_that_needs_no_atlas_is_measured():
+    slots = {name: Pipeline.from_yaml(name).slots for name in resources.names("pipelines")}
+    free = {name for name, steps in slots.items() if not any(step.method.atlases for slot in steps for step in slot)}
+    assert set(cases.PIPELINES) == free
 
 
 def test_limits_are_of_things_that_are_measured():

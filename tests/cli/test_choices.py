@@ -1,7 +1,11 @@
 """`stages` and `pipelines` tell all that there is to choose from."""
 
+import inspect
+import re
+
 import pytest
 
+from qsm_dask.pipeline.parameters import coerce
 from qsm_dask.stages import STAGES
 
 
@@ -24,6 +28,20 @@ def test_a_parameter_in_the_list_has_default_units_and_meaning(qsm):
     assert "radius_mm: number = 12.0 mm  largest radius" in out
     assert "doi 10.1002/mrm.23000" in out
     assert "float32 volumes" in out
+
+
+def test_the_list_shows_every_default_as_it_is_given_by_hand(qsm):
+    listed = "\n" + qsm("stages")[1]
+    for name, stage in STAGES.items():
+        about = listed.partition(f"\n{name}  ")[2].partition("takes at most")[0]
+        for parameter, default in stage.parameters.items():
+            shown = re.search(rf"^    {parameter}: [^=\n]*?(?:, (required)| = (\S+))", about, re.MULTILINE)
+            assert shown, f"{name}: {parameter}"
+            if default is inspect.Parameter.empty:
+                assert shown[1] == "required"
+            else:
+                value = [] if shown[2] == "[]" else shown[2]
+                assert coerce(value, stage.types[parameter]) == default, f"{name}: {parameter}"
 
 
 def test_one_stage_is_told_in_full(qsm):

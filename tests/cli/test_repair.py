@@ -106,3 +106,18 @@ def test_what_could_not_be_read_is_not_taken_for_damaged(qsm, cohort, monkeypatc
     assert out == "sub-02: could not be verified: cannot read it: the server does not answer\n"
     assert "0 damaged nodes withdrawn; 1 scans are not whole yet" in err
     assert markers(cohort) == before
+
+
+def test_a_damaged_index_is_told_of_and_made_anew(told, qsm, cohort):
+    expected = digests(told("status", cohort))
+    segments = sorted(cohort.glob("index/*.parquet"))
+    for segment in segments:
+        flip(segment)
+    code, _, err = qsm("status", cohort)
+    assert code == 1
+    assert "--repair` makes it anew from the commits" in " ".join(err.split())
+    code, _, err = qsm("verify", cohort, "--repair")
+    assert code == 0
+    assert err.count("the index was damaged") == len(segments)
+    assert digests(told("status", cohort)) == expected
+    assert told("process", cohort, "-c", "serial")["nodes_computed"] == 0

@@ -7,7 +7,9 @@ from contextlib import suppress
 import pytest
 
 from qsm_dask.cli import steps
-from qsm_dask.workflow import status, verify
+from qsm_dask.pseudonyms import VARIABLE, Pseudonyms
+from qsm_dask.store import CohortStore
+from qsm_dask.workflow import report, status, verify
 from tests.workflow import cohorts
 
 
@@ -117,6 +119,19 @@ def test_a_disk_that_is_full_is_one_line(qsm, tmp_path, monkeypatch):
     code, _, err = qsm("status", tmp_path)
     assert code == 1
     assert err.splitlines() == ["error: [Errno 28] No space left on device: 'somewhere'"]
+
+
+@pytest.mark.parametrize(("command", "workflow"), [("report", report), ("verify", verify)])
+def test_commands_that_look_name_their_tasks_by_pseudonyms_too(qsm, monkeypatch, tmp_path, command, workflow):
+    CohortStore.create(tmp_path)
+    names = []
+    empty = [] if command == "verify" else "page"
+    monkeypatch.setattr(workflow, "run", lambda _, engine, **options: names.append(engine.name_of("sub-01")) or empty)
+    assert qsm(command, tmp_path, "--pseudonymise")[0] == 2  # without a secret
+    monkeypatch.setenv(VARIABLE, "0123456789abcdef")
+    assert qsm(command, tmp_path, "--pseudonymise")[0] == 0
+    assert qsm(command, tmp_path)[0] == 0
+    assert names == [Pseudonyms("0123456789abcdef")("sub-01"), "sub-01"]
 
 
 def test_verify_tells_damage_as_objects_and_exits_1(qsm, told, tmp_path):

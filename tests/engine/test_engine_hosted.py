@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
+from qsm_dask import resources
 from qsm_dask.engine import parse
+from qsm_dask.engine.kubernetes import Kubernetes
 from qsm_dask.errors import ConfigError
 from tests.real_parts import need
 
@@ -99,6 +101,40 @@ def test_a_worker_pod_gets_what_the_file_says() -> None:
     assert container["envFrom"] == [{"secretRef": {"name": NAMED}}]
     assert {"name": "cohort", "mountPath": "/cohort"} in container["volumeMounts"]
     assert {"name": "cohort", "persistentVolumeClaim": {"claimName": "disk"}} in worker["spec"]["volumes"]
+
+
+POD = {"QSM_DASK_POD_NAME": "qsm-dask-x7", "QSM_DASK_POD_UID": "1-2-3", "QSM_DASK_POD_NAMESPACE": "mri"}
+
+
+def test_what_a_run_creates_belongs_to_the_pod_of_its_driver() -> None:
+    """Kubernetes deletes it then with that pod, whatever becomes of the driver."""
+    kubernetes = parse({"kind": "kubernetes", "image": "me/qsm:1", "namespace": "mri"})
+    assert isinstance(kubernetes, Kubernetes)
+    for manifest in kubernetes.manifests("run", None, kubernetes.owners(POD)):
+        assert manifest["metadata"]["ownerReferences"] == [
+            {"apiVersion": "v1", "kind": "Pod", "name": "qsm-dask-x7", "uid": "1-2-3"}
+        ]
+
+
+@pytest.mark.parametrize("missing", [*POD, "all", "another namespace"])
+def test_without_a_pod_in_the_same_namespace_nothing_belongs_to_anybody(missing: str) -> None:
+    """An owner elsewhere counts as gone: all would be deleted at once."""
+    kubernetes = parse({"kind": "kubernetes", "image": "me/qsm:1", "namespace": "mri"})
+    assert isinstance(kubernetes, Kubernetes)
+    known = {name: value for name, value in POD.items() if missing not in (name, "all")}
+    if missing == "another namespace":
+        known["QSM_DASK_POD_NAMESPACE"] = "default"
+    assert kubernetes.owners(known) == []
+    assert all("ownerReferences" not in one["metadata"] for one in kubernetes.manifests("run", None, []))
+
+
+def test_the_job_of_the_driver_tells_its_pod_who_it_is() -> None:
+    text = (resources.folder("cluster") / "kubernetes" / "driver.yaml").read_text()
+    job = next(one for one in yaml.safe_load_all(text) if one["kind"] == "Job")
+    (driver,) = job["spec"]["template"]["spec"]["containers"]
+    told = {one["name"]: one["valueFrom"]["fieldRef"]["fieldPath"] for one in driver["env"]}
+    assert told == dict(zip(POD, ("metadata.name", "metadata.uid", "metadata.namespace"), strict=True))
+    assert job["spec"]["ttlSecondsAfterFinished"] > 0
 
 
 def test_the_operator_knows_every_key_of_the_manifest() -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import optimize, stats
 
 from qsm_dask import open_cohort
-from qsm_dask.participants import read
+from qsm_dask.cohort.participants import read
 from qsm_dask.store.documents import IRON
 
 PLATEAU, RATE, BIRTH = 14.62, 0.04, 0.46  # mg/100 g, 1/year; Hallgren and Sourander 1958

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# RECONSTRUCTION 5: every shipped pipeline from BIDS to a report through the command line: a simulated oblique head
-# with R2 of spin echoes, another of eight receive coils kept apart, and `consensus` on both real scans.
+# RECONSTRUCTION 5: every shipped pipeline from BIDS to a report through the command line: a simulated cohort of oblique
+# heads with R2 of spin echoes, another of eight receive coils kept apart, and `consensus` on both real scans.
 source "$(dirname "$0")/common.sh"
 DATA="${QSM_DASK_TEST_DATA:-../shared/data}"
-qsm-dask simulate "$OUT/bids/combined" --subjects 1 --seed 5 --oblique --spin-echo --quiet
-qsm-dask simulate "$OUT/bids/coils" --subjects 1 --seed 6 --coils 8 --spin-echo --quiet
+qsm-dask simulate "$OUT/bids/combined" --subjects 2 --seed 5 --oblique --spin-echo --quiet
+qsm-dask simulate "$OUT/bids/coils" --subjects 2 --seed 6 --coils 8 --spin-echo --quiet
 for data in combined coils; do
   beside="$OUT/bids/$data/derivatives"
   for pipeline in fast consensus ukb accurate two-pass separation swi; do

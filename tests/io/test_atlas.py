@@ -1,6 +1,7 @@
 """Atlases as folders: what is found in them, under which names, and what their digests depend on."""
 
 import importlib
+import json
 import sys
 
 import nibabel as nib
@@ -112,6 +113,30 @@ def test_the_digest_is_of_the_content_and_of_the_part(folder, tmp_path):
     assert pin(str(moved), "template").voxels == 2 * np.prod(SHAPE)
     with pytest.raises(StageError, match="not what it was when the run began"):
         read(str(moved), "regions", regions.digest)
+
+
+@pytest.mark.parametrize("kind", ["table", "sidecar", "file names"])
+def test_the_digest_follows_the_names_wherever_they_stand(tmp_path, kind):
+    """A region that is renamed is another result, though no image changed."""
+    first, second = (np.full(SHAPE, value, np.float32) for value in (0.25, 0.5))
+    whole, stem = np.stack([first, second], axis=-1), tmp_path / "a" / "tpl-toy_atlas-p_probseg"
+
+    def named(*names):
+        if kind == "file names":
+            for label, values in zip(names, (first, second), strict=True):
+                save(tmp_path / "-".join(names) / f"tpl-toy_label-{label}_probseg.nii.gz", values)
+            return str(tmp_path / "-".join(names))
+        save(stem.with_suffix(".nii.gz"), whole)
+        rows = "".join(f"{number}\t{name}\n" for number, name in enumerate(names, 1))
+        text, suffix = (rows, ".tsv") if kind == "table" else (json.dumps({"LabelMap": names}), ".json")
+        stem.with_suffix(suffix).write_text(text)
+        return str(tmp_path / "a")
+
+    before = pin(named("alpha", "beta"), "regions")
+    assert pin(named("alpha", "beta"), "regions") == before
+    renamed = named("alpha", "gamma")
+    assert list(read(renamed, "regions").names.values()) == ["alpha", "gamma"]
+    assert pin(renamed, "regions").digest != before.digest
 
 
 def test_templateflow_is_looked_for_and_never_fetched(folder, monkeypatch):

@@ -1,8 +1,12 @@
+import threading
+
 import numpy as np
 import pytest
 
 from qsm_dask.errors import InputError, NoPhase
+from qsm_dask.io import series
 from qsm_dask.io.bids import index
+from qsm_dask.io.nifti import read_header
 from qsm_dask.io.phase import PhaseSign
 from qsm_dask.io.series import outline, read
 from qsm_dask.io.sidecars import resolve
@@ -240,4 +244,28 @@ def test_an_outline_is_told_from_one_header(tmp_path):
     assert (found.header.voxels, found.echoes, found.parts, found.coils, found.maps) == (6 * 5 * 4, 3, 2, 1, 0)
     for path in (tmp_path / "sub-01/anat").glob("*.nii.gz"):
         path.write_bytes(b"")
-    assert outline(acquisition) is None
+    with pytest.raises(InputError, match="its header is not whole"):
+        outline(acquisition)
+
+
+def test_headers_are_read_at_once_and_not_far_ahead(tmp_path, monkeypatch):
+    """Eight readers meet before any goes on; of 60 scans no more are read than are asked for, and 33 ahead."""
+    for number in range(60):
+        scan(dataset(tmp_path), f"sub-{number:02d}")
+    (tmp_path / "sub-03/anat/sub-03_echo-1_part-mag_MEGRE.nii.gz").write_bytes(b"")
+    meeting, begun = threading.Barrier(8, timeout=20), []
+
+    def slow(*given, **options):
+        begun.append(given)
+        if len(begun) <= 8:
+            meeting.wait()
+        return read_header(*given, **options)
+
+    monkeypatch.setattr(series, "read_header", slow)
+    told = series.outlines(index(tmp_path).acquisitions)
+    for number in range(60):
+        acquisition, found = next(told)
+        assert str(acquisition.key) == f"sub-{number:02d}"
+        assert isinstance(found, InputError) == (number == 3)
+        assert len(begun) <= number + 33
+    assert list(told) == []

@@ -103,14 +103,19 @@ def of(given, name):
 def run(stage, given, **parameters):
     """What a stage makes of a head, by name; its `Solved` is left out."""
     method = STAGES[stage]
+    return dict(zip(method.outputs, returned(stage, given, **parameters)[: len(method.outputs)], strict=True))
+
+
+def returned(stage, given, **parameters):
+    """All that a stage returns, as a tuple."""
+    method = STAGES[stage]
     chosen = PARAMETERS.get(stage, {}) | parameters
     if "max_iterations" in method.parameters:
         chosen = {"max_iterations": min(_MOST, method.parameters["max_iterations"])} | chosen
     read = [of(given, name) for name in method.inputs]
     read = [_stream(value) if quantity(n).streamed else value for n, value in zip(method.inputs, read, strict=True)]
     made = method.kernel(*read, **chosen)
-    made = made if isinstance(made, tuple) else (made,)
-    return dict(zip(method.outputs, made[: len(method.outputs)], strict=True))
+    return made if isinstance(made, tuple) else (made,)
 
 
 def _stream(coils):

@@ -102,19 +102,35 @@ def test_inputs_stay_as_they_are_and_threads_do_not_matter(stage):
         assert not any(np.shares_memory(array, of(given, name)) for array in outputs.values())
 
 
-SLAB = slice(6, 15)
+@pytest.mark.parametrize("stage", [name for name, stage in STAGES.items() if "b0_dir" in stage.inputs])
+def test_b0_counts_by_its_direction_and_points_either_way(stage):
+    given, first = usual(stage), STAGES[stage].outputs[0]
+    expected = made(stage)[first]
+
+    def error(b0_dir):
+        found = run(stage, given | {"b0_dir": np.array(b0_dir)})[first]
+        return np.linalg.norm(np.float64(found) - expected) / np.linalg.norm(expected)
+
+    assert error(-given["b0_dir"]) <= 1e-3
+    assert error([0.0, 0.0, 1.0]) > 0.01
+
+
+SLABS = {"x": slice(7, 19), "z": slice(6, 15)}
 
 
 @every
-def test_masks_may_touch_the_edge_of_the_image(stage):
+@pytest.mark.parametrize("axis", SLABS)
+def test_masks_may_touch_the_edge_of_the_image(stage, axis):
     """A slab whose first and last planes cut the head gives a map like that of the whole head."""
-    slab = part(usual(stage), z=SLAB)
-    assert slab["mask"][:, :, [0, -1]].any(axis=(0, 1)).all()
+    slab = part(usual(stage), **{axis: SLABS[axis]})
+    planes = np.moveaxis(slab["mask"], "xyz".index(axis), 0)
+    assert planes[0].any()
+    assert planes[-1].any()
     outputs = run(stage, slab)
     assert_sound(stage, slab, outputs)
     for name, array in outputs.items():
         if array.dtype == np.float32:
-            whole = made(stage)[name][..., SLAB]
+            whole = part({name: made(stage)[name]}, **{axis: SLABS[axis]})[name]
             both = (array != 0) & (whole != 0)
             assert np.count_nonzero(both) > 0.4 * np.count_nonzero(array)
             assert np.corrcoef(array[both], whole[both])[0, 1] > 0.6

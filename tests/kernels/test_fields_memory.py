@@ -9,6 +9,41 @@ import pytest
 from qsm_dask.scan import Geometry
 from qsm_dask.stages import STAGES
 
+CASES = {
+    "harperella": ("background.harperella", {}),
+    "lbv": ("background.lbv", {}),
+    "tfi": ("background.tfi", {"max_iterations": 2}),
+    "pdf": ("background.pdf", {"max_iterations": 4}),
+    "sharp": ("background.sharp", {}),
+    "resharp": ("background.resharp", {"max_iterations": 2}),
+    "ismv": ("background.ismv", {"max_iterations": 2}),
+    "vsharp": ("background.vsharp", {}),
+    "vsharp-wide": ("background.vsharp", {"radius_mm": 40.0, "radius_step_mm": 10.0}),
+    "tkd": ("inversion.tkd", {}),
+    "tsvd": ("inversion.tsvd", {}),
+    "tikhonov": ("inversion.tikhonov", {}),
+    "rts": ("inversion.rts", {}),
+    "tv": ("inversion.tv", {"max_iterations": 9}),
+    "fansi": ("inversion.fansi", {"max_iterations": 5}),
+    "fansi-tgv": ("inversion.fansi", {"max_iterations": 3, "regularisation": "tgv"}),
+    "hdqsm": ("inversion.hdqsm", {"first_iterations": 3, "max_iterations": 3}),
+    "ilsqr": ("inversion.ilsqr", {"max_iterations": 3, "streak_iterations": 3}),
+    "l1": ("inversion.l1", {"max_iterations": 5}),
+    "medi": ("inversion.medi", {"max_iterations": 2, "cg_iterations": 2}),
+    "medi-csf": ("inversion.medi", {"max_iterations": 2, "cg_iterations": 2, "csf_weight": 100.0}),
+    "ndi": ("inversion.ndi", {"max_iterations": 3}),
+    "star": ("inversion.star", {"max_iterations": 5}),
+    "whqsm": ("inversion.whqsm", {"max_iterations": 4}),
+    "separation-r2prime": ("separation.r2prime", {"max_iterations": 5}),
+    "separation-r2star": ("separation.r2star", {"max_iterations": 5}),
+    "tgv": ("inversion.tgv", {"max_iterations": 2}),
+    "two_pass": ("inversion.two_pass", {}),
+    "whole_brain": ("reference.whole_brain", {}),
+    "region": ("reference.region", {"labels": [1]}),
+    "csf": ("reference.csf", {}),
+}
+"""What is measured: a stage and its parameters, by a short name."""
+
 MEASURE = """
 import gc, json, sys
 import numpy as np
@@ -50,73 +85,7 @@ print(run(shape))
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is read from /proc")
 @pytest.mark.parametrize("shape", [(128, 128, 128), (192, 160, 160)], ids=["cube", "head"])
-@pytest.mark.parametrize(
-    ("name", "parameters"),
-    [
-        ("background.harperella", {}),
-        ("background.lbv", {}),
-        ("background.tfi", {"max_iterations": 2}),
-        ("background.pdf", {"max_iterations": 4}),
-        ("background.sharp", {}),
-        ("background.resharp", {"max_iterations": 2}),
-        ("background.ismv", {"max_iterations": 2}),
-        ("background.vsharp", {}),
-        ("background.vsharp", {"radius_mm": 40.0, "radius_step_mm": 10.0}),
-        ("inversion.tkd", {}),
-        ("inversion.tsvd", {}),
-        ("inversion.tikhonov", {}),
-        ("inversion.rts", {}),
-        ("inversion.tv", {"max_iterations": 9}),
-        ("inversion.fansi", {"max_iterations": 5}),
-        ("inversion.fansi", {"max_iterations": 3, "regularisation": "tgv"}),
-        ("inversion.hdqsm", {"first_iterations": 3, "max_iterations": 3}),
-        ("inversion.ilsqr", {"max_iterations": 3, "streak_iterations": 3}),
-        ("inversion.l1", {"max_iterations": 5}),
-        ("inversion.medi", {"max_iterations": 2, "cg_iterations": 2}),
-        ("inversion.medi", {"max_iterations": 2, "cg_iterations": 2, "csf_weight": 100.0}),
-        ("inversion.ndi", {"max_iterations": 3}),
-        ("inversion.star", {"max_iterations": 5}),
-        ("inversion.whqsm", {"max_iterations": 4}),
-        ("separation.r2prime", {"max_iterations": 5}),
-        ("inversion.tgv", {"max_iterations": 2}),
-        ("inversion.two_pass", {}),
-        ("reference.whole_brain", {}),
-        ("reference.region", {"labels": [1]}),
-        ("reference.csf", {}),
-    ],
-    ids=[
-        "harperella",
-        "lbv",
-        "tfi",
-        "pdf",
-        "sharp",
-        "resharp",
-        "ismv",
-        "vsharp",
-        "vsharp-wide",
-        "tkd",
-        "tsvd",
-        "tikhonov",
-        "rts",
-        "tv",
-        "fansi",
-        "fansi-tgv",
-        "hdqsm",
-        "ilsqr",
-        "l1",
-        "medi",
-        "medi-csf",
-        "ndi",
-        "star",
-        "whqsm",
-        "separation",
-        "tgv",
-        "two_pass",
-        "whole_brain",
-        "region",
-        "csf",
-    ],
-)
+@pytest.mark.parametrize(("name", "parameters"), CASES.values(), ids=CASES)
 def test_peak_memory_is_what_is_declared(name, parameters, shape):
     """With a mask that fills the image, the worst case; never above and at most a quarter below."""
     order = json.dumps([name, shape, parameters])

@@ -1,11 +1,15 @@
 """Grids, transforms and the cache of spectra."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import scipy.fft
 from hypothesis import given
 from hypothesis import strategies as st
 
+import qsm_dask
 from qsm_dask.kernels import fourier
 from qsm_dask.kernels.dipole import dipole_spectrum
 
@@ -35,6 +39,26 @@ def test_inverse_undoes_forward(shape, seed):
     back = fourier.inverse(spectrum, shape)
     assert back.dtype == np.float32
     np.testing.assert_allclose(back, volume, atol=1e-5)
+
+
+@given(st.tuples(lengths, lengths, lengths), st.integers(0, 2**31))
+def test_inverse_undoes_the_cosine_transform(shape, seed):
+    volume = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+    transformed = fourier.cosine(volume.copy())
+    assert transformed.dtype == np.float32
+    assert transformed[0, 0, 0] == pytest.approx(8 * volume.sum(dtype=np.float64), abs=1e-2)
+    np.testing.assert_allclose(fourier.inverse_cosine(transformed), volume, atol=1e-5)
+
+
+def test_transforms_and_their_sizes_are_chosen_in_one_place():
+    package = Path(qsm_dask.__file__).parent
+    elsewhere = [
+        f"{path.relative_to(package)}: {used}"
+        for path in package.rglob("*.py")
+        for used in re.findall(r"(?:scipy|np|numpy)\.fft\.(\w+)", path.read_text(encoding="utf-8"))
+        if path != package / "kernels" / "fourier.py" and used not in ("get_workers", "set_workers")
+    ]
+    assert elsewhere == []
 
 
 def test_pad_and_crop_take_only_what_is_inside_the_mask():

@@ -10,6 +10,7 @@ from scipy.sparse.linalg import spsolve
 from qsm_dask.kernels.background.lbv import BoundaryValues, enclosed, lbv
 from qsm_dask.kernels.multigrid import Poisson
 from tests.kernels.analytic import AXIAL, OBLIQUE, dipole_field, ellipsoid, head, positions, relative_error
+from tests.kernels.plain_slow import LOGARITHMIC, without_slow
 
 GRIDS = [
     ((18, 20, 19), (2.0, 2.0, 2.0)),
@@ -80,6 +81,30 @@ def test_equals_a_direct_solver_in_float64(shape, voxel_size):
     assert local.dtype == np.float32
     assert solved.converged
     assert relative_error(local, truth) < 3e-4
+
+
+def plain_refined(field, mask, voxel_size):
+    """Two layers averaged, then polynomials taken off what is left below them, 1000 voxels or more of one component."""
+    kept = enclosed(mask)
+    below = kept & ndimage.binary_erosion(mask, iterations=2)
+    assert np.count_nonzero(below) >= 1000
+    local, layer = plain_lbv(field, mask, voxel_size), kept & ~below
+    limit = 3 * 1.4826 * np.median(np.abs(local[layer]))
+    half = np.where(layer, np.clip(local, -limit, limit) / 2, 0.0)
+    averaged = local - half + plain_lbv(half, kept, voxel_size, below)
+    return without_slow(averaged, kept, voxel_size, below, **LOGARITHMIC)
+
+
+@pytest.mark.parametrize(("shape", "voxel_size"), [((27, 29, 25), (2.0, 2.0, 2.0)), ((30, 31, 23), (2.0, 1.8, 2.6))])
+def test_refined_it_equals_the_same_in_float64(shape, voxel_size):
+    _, field, mask = head(shape, voxel_size, noise=0.001)
+    x, y, z = positions(shape, voxel_size)
+    total = (field + 0.001 * x + (2 * z**2 - x**2 - y**2) / 4e4) * mask
+    truth = plain_refined(total, mask, voxel_size)
+    assert relative_error(truth, plain_lbv(total, mask, voxel_size)) > 0.1
+    local, _, solved = lbv(total.astype(np.float32), mask, voxel_size)
+    assert solved.converged
+    assert relative_error(local, truth) < 1e-3
 
 
 @pytest.mark.parametrize(("shape", "voxel_size"), GRIDS)

@@ -326,6 +326,27 @@ def test_fluid_is_found_in_the_middle_and_becomes_the_zero_of_medi():
         medi(field, mask, (3, 3, 3), AXIAL, B0, TE, None, None, 20.0 * mask, csf_weight=100.0)
 
 
+@pytest.mark.parametrize("kernel", [ndi, fansi, medi])
+def test_the_air_around_a_head_makes_no_work_and_no_difference(kernel):
+    """As long as 40 mm of it are left: beyond, a larger matrix has the same grid and so the same bits."""
+    _, field, mask = head((28, 30, 24), (3, 3, 3), noise=0.0005)
+    near, far = (
+        kernel(np.pad(field, air), np.pad(mask, air), (3, 3, 3), AXIAL, B0, TE, **QUICK[kernel] | {"max_iterations": 1})
+        for air in (9, (20, 25))
+    )
+    np.testing.assert_array_equal(far[0][20:-25, 20:-25, 20:-25], near[0][9:-9, 9:-9, 9:-9])
+
+
+def test_medi_has_not_converged_where_the_equations_of_its_last_step_ran_out_of_iterations():
+    """A step cut short moves the map little, which alone would look like convergence."""
+    _, field, mask = head((28, 30, 24), (3, 3, 3), noise=0.0005)
+    given = (field, mask, (3, 3, 3), AXIAL, B0, TE)
+    short, solved = medi(*given, cg_iterations=1, tolerance=0.9, max_iterations=4), medi(*given)[1]
+    assert short[1].residual <= 0.9
+    assert (short[1].iterations, short[1].converged) == (4, False)
+    assert solved.converged
+
+
 @pytest.mark.parametrize("kernel", METHODS)
 @pytest.mark.parametrize(
     ("change", "message"),

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from qsm_dask.kernels import fourier
-from qsm_dask.kernels.background import pdf as module
 from qsm_dask.kernels.background.pdf import DipoleFit, pdf
 from qsm_dask.kernels.dipole import sampled_dipole_spectrum
 from tests.kernels.analytic import AXIAL, OBLIQUE, dipole_field, ellipsoid, head, positions, relative_error
@@ -38,7 +37,7 @@ def plain_pdf(field, mask, voxel_size, b0_dir, noise, iterations):
     """Conjugate gradients in float64 with complex transforms, in the mask's own box."""
     whole, box = mask.shape, tuple(slice(w.min(), w.max() + 1) for w in np.where(mask))
     field, mask, noise = field[box], mask[box], noise[box]
-    shape = fourier.padded_shape(mask.shape, voxel_size, module.MARGIN_MM)
+    shape = fourier.padded_shape(mask.shape, voxel_size, fourier.SOURCES_MARGIN_MM)
     x, y, z = positions(shape, voxel_size, [0, 0, 0])
     x, y, z = (a - n * v * (a > n * v / 2) for a, n, v in zip((x, y, z), shape, voxel_size, strict=True))
     r = np.sqrt(x**2 + y**2 + z**2)

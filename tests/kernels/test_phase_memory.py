@@ -13,6 +13,36 @@ from qsm_dask.stages import STAGES
 
 SIDE, ECHOES = 160, 4
 
+CASES = [
+    ("mask.magnitude", {}),
+    ("mask.phase_quality", {"threshold": 0.1}),
+    ("mask.field_quality", {}),
+    ("mask.segmentation", {}),
+    ("mask.segmentation", {"closing_mm": 9.0}),
+    ("mask.segmentation", {"closing_mm": 0.0}),
+    ("mask.segmentation", {"closing_mm": 0.0, "leave_out": (3, 5)}),
+    ("mask.erode", {}),
+    ("coils.mcpc3ds", {}),
+    ("offset.mcpc3ds", {}),
+    ("offset.bipolar", {}),
+    ("unwrap.romeo", {}),
+    ("unwrap.romeo", {"mode": "individual"}),
+    ("unwrap.laplacian", {}),
+    ("field.weighted_mean", {}),
+    ("field.linear_fit", {}),
+    ("field.nonlinear_fit", {}),
+    ("relaxometry.arlo", {}),
+    ("relaxometry.loglinear", {}),
+    ("relaxometry.nonlinear", {}),
+    ("relaxometry.t2star", {}),
+    ("relaxometry.r2prime", {}),
+    ("weighting.swi", {}),
+    ("weighting.mip", {}),
+    ("roi.statistics", {}),
+    ("roi.candidates", {"vein_labels": (7,)}),
+]
+"""What is measured: stages with parameters."""
+
 MEASURE = """
 import gc, json, resource, sys
 import numpy as np
@@ -71,33 +101,7 @@ print(peak()["VmHWM"] - before)
 
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is read from /proc")
-@pytest.mark.parametrize(
-    ("name", "parameters"),
-    [
-        ("mask.magnitude", {}),
-        ("mask.phase_quality", {"threshold": 0.1}),
-        ("mask.field_quality", {}),
-        ("mask.erode", {}),
-        ("coils.mcpc3ds", {}),
-        ("offset.mcpc3ds", {}),
-        ("offset.bipolar", {}),
-        ("unwrap.romeo", {}),
-        ("unwrap.romeo", {"mode": "individual"}),
-        ("unwrap.laplacian", {}),
-        ("field.weighted_mean", {}),
-        ("field.linear_fit", {}),
-        ("field.nonlinear_fit", {}),
-        ("relaxometry.arlo", {}),
-        ("relaxometry.loglinear", {}),
-        ("relaxometry.nonlinear", {}),
-        ("relaxometry.t2star", {}),
-        ("relaxometry.r2prime", {}),
-        ("weighting.swi", {}),
-        ("weighting.mip", {}),
-        ("roi.statistics", {}),
-        ("roi.candidates", {"vein_labels": (7,)}),
-    ],
-)
+@pytest.mark.parametrize(("name", "parameters"), CASES)
 def test_peak_memory_is_what_is_declared(name, parameters):
     """With a mask that fills the image, the worst case where it matters; never above and at most a quarter below."""
     stage = STAGES[name]

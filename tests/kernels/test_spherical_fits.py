@@ -61,7 +61,7 @@ def test_means_are_symmetric_and_positive():
     means = Means(mask, VOXEL_SIZE, 5.0)
     one, other = np.random.default_rng(0).standard_normal((2, *means.shape)).astype(np.float32)
     assert np.vdot(means.subtract(one), other) == pytest.approx(np.vdot(one, means.subtract(other)), rel=1e-4)
-    kept = means.keep(one)
+    kept = means.restrict(one)
     assert np.vdot(kept, means.subtract(kept)) > 0
 
 

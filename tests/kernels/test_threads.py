@@ -26,6 +26,7 @@ def test_one_thread_unless_a_process_says_otherwise():
                 "inversion.rts",
                 "inversion.tv",
                 "inversion.ndi",
+                "inversion.medi",
                 "field.nonlinear_fit",
                 "relaxometry.nonlinear",
             )

@@ -250,7 +250,7 @@ def test_a_damaged_segment_is_named_with_its_remedy(store: CohortStore) -> None:
     flipped = [content[:n] + bytes([content[n] ^ 1]) + content[n + 1 :] for n in range(0, len(content), 37)]
     for damaged in (b"", content[:-1], *flipped):
         path.write_bytes(damaged)
-        with pytest.raises(DamageError, match=rf"{path} is damaged.*delete this file, call .*rebuild_index"):
+        with pytest.raises(DamageError, match=rf"{path} is damaged.*verify .* --repair"):
             CohortStore.open(store.place.folder).index()
 
 

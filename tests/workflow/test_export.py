@@ -11,11 +11,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from qsm_dask.engine import SerialEngine
 from qsm_dask.errors import ConfigError
 from qsm_dask.io.outputs import file_path
 from qsm_dask.scan import ScanKey
 from qsm_dask.store import INGEST_KEY, CohortStore, Commit
-from qsm_dask.workflow import export
+from qsm_dask.workflow import export, ingest
+from tests.io import bids_tree
 from tests.workflow import cohorts
 
 CHI = {0: 0.0, 1: 0.1}
@@ -238,6 +240,22 @@ def test_participants_are_handed_on(cohort: CohortStore, tmp_path: Path) -> None
     export.run(cohort, tmp_path / "out")
     table = (tmp_path / "out" / "participants.tsv").read_text()
     assert table == "participant_id\tage\nsub-01\t30.5\nsub-02\tn/a\n"
+    told = sidecar(tmp_path / "out" / "participants.json")
+    assert list(told) == ["participant_id", "age"]
+    assert all(entry["Description"] for entry in told.values())
+
+
+def test_what_the_dataset_says_of_participants_is_handed_on(tmp_path: Path) -> None:
+    made, bids = cohorts.create(tmp_path / "cohort"), bids_tree.dataset(tmp_path / "bids")
+    bids_tree.scan(bids, "sub-01")
+    (bids / "participants.tsv").write_text("participant_id\tage\tsite\nsub-01\t30\tA\n")
+    age = {"Description": "age at the scan", "Units": "year"}
+    bids_tree.write_json(bids / "participants.json", {"age": age})
+    ingest.run(bids, made, SerialEngine(2**30))
+    export.run(made, tmp_path / "out")
+    told = sidecar(tmp_path / "out" / "participants.json")
+    assert told["age"] == age
+    assert "site" in told["site"]["Description"]
 
 
 def test_the_dataset_says_what_made_it_and_from_what(cohort: CohortStore, tmp_path: Path) -> None:

@@ -312,6 +312,25 @@ def test_a_failure_of_the_engine_is_a_row_too(root, cohort):
     assert cohort.index()["seconds"][0] == 1.5
 
 
+def test_a_scan_whose_header_cannot_be_read_is_a_row_and_sent_nowhere(root, cohort):
+    """What memory it takes is not known: it must not be taken for none."""
+    scan(root, "sub-01")
+    scan(root, "sub-02")
+    for path in (root / "sub-01/anat").glob("*.nii.gz"):
+        path.write_bytes(b"")
+    sent = []
+
+    class Noting(SerialEngine):
+        def map(self, task, keys, *, memory, **options):
+            return super().map(task, (sent.append((str(k.key), memory(k))) or k for k in keys), memory=lambda _: 1)
+
+    summary = ingest.run(root, cohort, Noting(limit=2**30))
+    assert [scan for scan, _ in sent] == ["sub-02"]
+    assert sent[0][1] > 0
+    assert "its header is not whole" in summary.failures["sub-01"]
+    assert counts(summary) == (1, 0, 1, 0)
+
+
 def test_a_scan_too_large_for_the_engine_is_refused_before_it_is_read(root, cohort):
     scan(root, "sub-01")
     summary = ingest.run(root, cohort, SerialEngine(limit=1000))

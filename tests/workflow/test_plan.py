@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from qsm_dask import calibration
-from qsm_dask.costs import OVERHEAD_S, Costs, samples
+from qsm_dask.cohort.costs import OVERHEAD_S, Costs, samples
 from qsm_dask.engine import SerialEngine
 from qsm_dask.engine.fleet import Fleet
 from qsm_dask.errors import ConfigError
@@ -14,7 +14,7 @@ from qsm_dask.pipeline import Pipeline
 from qsm_dask.scan import Geometry
 from qsm_dask.store import CohortStore
 from qsm_dask.workflow import plan, process
-from tests.test_costs import PLAN, Work, measured
+from tests.cohort.test_costs import PLAN, Work, measured
 from tests.workflow import cohorts
 
 GIB = 2**30

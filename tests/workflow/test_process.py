@@ -8,7 +8,9 @@ import pytest
 from qsm_dask.engine import SerialEngine
 from qsm_dask.errors import ConfigError
 from qsm_dask.pipeline import Pipeline
+from qsm_dask.shard import Shard
 from qsm_dask.store import CohortStore
+from qsm_dask.store.documents import PIPELINE
 from qsm_dask.workflow import compare, ingest, process, simulate, status
 
 SHAPE = (32, 32, 24)
@@ -199,3 +201,14 @@ def test_a_filter_that_matches_nothing_is_an_error(cohort):
 def test_a_cohort_without_scans_is_an_error(tmp_path):
     with pytest.raises(ConfigError, match="qsm-dask ingest"):
         run(CohortStore.create(tmp_path / "empty"))
+
+
+def test_a_package_that_a_step_needs_is_missed_before_any_scan_runs(cohort, monkeypatch):
+    steps = [{"mask.bet": {"iterations": 5}}, *("unwrap.laplacian", "field.weighted_mean", "background.vsharp")]
+    pipeline = Pipeline.from_mapping({"name": "bet", "steps": [*steps, "inversion.tkd"]})
+    monkeypatch.setattr("qsm_dask.engine.packages.find_spec", lambda name: None)
+    for shard in (None, Shard(1, 2)):
+        with pytest.raises(ConfigError, match=r"brainextractor: pip install 'qsm-dask\[anatomy\]'"):
+            process.run(cohort, SerialEngine(ROOM), pipeline, shard=shard)
+    assert cohort.read_document(PIPELINE) is None
+    run(cohort, "fast")  # which needs no more than every installation has

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from qsm_dask.cohort.standing import standings
 from qsm_dask.engine import SerialEngine
 from qsm_dask.errors import ConfigError
 from qsm_dask.io.tables import read_parquet
 from qsm_dask.pipeline import Pipeline
-from qsm_dask.standing import standings
 from qsm_dask.store import CohortStore
 from qsm_dask.store.documents import REGIONS, REPORT
 from qsm_dask.workflow import compare, export, ingest, process, report, simulate

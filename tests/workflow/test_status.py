@@ -4,7 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from qsm_dask.workflow import status
+from qsm_dask.engine import SerialEngine
+from qsm_dask.pipeline import Pipeline
+from qsm_dask.store import CohortStore
+from qsm_dask.workflow import process, status
 from tests.workflow import cohorts
 from tests.workflow.cohorts import PIPELINE
 
@@ -58,6 +61,40 @@ def test_a_scan_that_ends_at_ingest(tmp_path: Path, state: str, all_done: bool) 
         ("ingest", state, "echo 2 is truncated")
     ]
     assert found.all_done is all_done
+
+
+def lose_index(cohort: CohortStore) -> None:
+    for segment in cohort.place.folder.glob("index/*.parquet"):
+        segment.unlink()
+
+
+def test_scans_that_a_killed_driver_did_not_record_are_found_all_the_same(tmp_path: Path) -> None:
+    """Their commits are there; the index knows of another scan only."""
+    cohort = cohorts.create(tmp_path)
+    cohorts.add(cohort, "sub-01", {0: 0.0})
+    lose_index(cohort)
+    begun = tmp_path / "scans" / "sub-03" / "ingest" / "input" / "attempt"
+    begun.mkdir(parents=True)  # of a scan whose ingest was cut short
+    cohort = CohortStore.open(tmp_path)
+    cohorts.record(cohort, "sub-02", "ingest", "skipped", "no phase")
+    found = status.run(cohort)
+    assert [(row["scan"], row["node"], row["state"]) for row in found.rows] == [
+        *(("sub-01", node, "done") for node in ("ingest", "maps", "regions")),
+        ("sub-02", "ingest", "skipped"),
+        ("sub-03", "ingest", "pending"),
+    ]
+    assert "run `qsm-dask ingest` again" in found.rows[-1]["reason"]
+    assert not found.all_done
+
+
+def test_a_run_records_what_the_index_has_missed(tmp_path: Path) -> None:
+    cohort = cohorts.create(tmp_path)
+    cohorts.add(cohort, "sub-01", {0: 0.0})
+    lose_index(cohort)
+    cohort = CohortStore.open(tmp_path)
+    summary = process.run(cohort, SerialEngine(2**32), Pipeline.from_mapping(PIPELINE))
+    assert (summary.done, summary.computed) == (1, 0)
+    assert set(cohort.index()["node"]) == {"ingest", "maps", "regions"}
 
 
 def test_a_node_that_failed_and_the_one_that_waits_for_it(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def harperella(
     magnitude : (echo, x, y, z), for the weights of the echoes; without it all are equally bright.
     tolerance : residual relative to the Laplacian, in the norm of the preconditioner, at which it has converged; 20 to
         30 iterations do. A hundred times tighter changes the error on head phantoms by less than 0.1 points.
-    max_iterations : most iterations done.
+    max_iterations : most iterations done, several times what heads take.
 
     Returns
     -------

@@ -61,7 +61,7 @@ def lbv(
         removed, in each component with at least 1000 voxels below them. Without it the method is that of Zhou 2014.
     tolerance : relative energy norm of the residual at which it has converged; a
         hundred times tighter changes the error on head phantoms by less than 0.1 %.
-    max_iterations : most iterations done.
+    max_iterations : most iterations done, several times what heads take: up to 16 for both solutions together.
 
     Returns
     -------

@@ -17,12 +17,6 @@ from qsm_dask.kernels.fourier import Volume
 from qsm_dask.kernels.jit import compiled
 from qsm_dask.kernels.solved import Solved
 
-MARGIN_MM = 60.0
-"""Room for sources beyond the smallest box that holds the mask [mm]: the skull, the sinuses, the neck.
-
-With 40 mm the error on head phantoms is up to three points higher; with 67 to 100 mm it is the same within 0.3.
-"""
-
 
 def pdf(
     total_field: NDArray[np.float32],
@@ -56,7 +50,7 @@ def pdf(
     tolerance : residual of the normal equations, relative to their right side, at which the fit ends. The total
         field is ten to thirty times the local one, whose part in them is a few thousandths. From 2e-3 to 5e-3 the
         error on head phantoms varies by two points, ending after 20 to 36 iterations at 2 mm.
-    max_iterations : most iterations done.
+    max_iterations : most iterations done, above the 19 to 36 that heads take.
 
     Returns
     -------
@@ -78,7 +72,7 @@ def pdf(
     relative = _weights(field_noise, inside)
     box = fourier.smallest_box(inside)
     within, part = inside[box], field[box]
-    shape = fourier.padded_shape(within.shape, size, MARGIN_MM)
+    shape = fourier.padded_shape(within.shape, size, fourier.SOURCES_MARGIN_MM)
     weights = fourier.pad(relative[box], within, shape)
     del relative
     dipoles = DipoleFit(weights, sampled_dipole_spectrum(shape, size, direction))

@@ -9,10 +9,10 @@ plain to see, because sources there make fields of shorter waves.
 import math
 
 import numpy as np
-from scipy import ndimage
 
+from qsm_dask.kernels.components import components
 from qsm_dask.kernels.doors import Mask, Vector
-from qsm_dask.kernels.fourier import Floats, Volume
+from qsm_dask.kernels.fourier import Floats, Volume, smallest_box
 
 _FEWEST, _SAMPLE = 1000, 50_000
 """Voxels of a component below which nine polynomials are not fitted, and about how many of a larger one are read."""
@@ -40,12 +40,13 @@ def remove_slow(
         strong sources move still less; it starts at least squares, and ends in the minimum next to it.
     """
     read = kept if read is None else read
-    labels, _ = ndimage.label(kept, ndimage.generate_binary_structure(3, 2))
-    for label, box in enumerate(ndimage.find_objects(labels), start=1):
-        mine = labels[box] == label
-        fitted = mine & read[box]
+    groups = components(kept, edges=True)
+    for number in np.flatnonzero(groups.sizes >= _FEWEST):
+        mine = groups.mask(np.arange(groups.sizes.size) == number)
+        box = smallest_box(mine)
+        fitted = mine[box] & read[box]
         if np.count_nonzero(fitted) >= _FEWEST:
-            _remove(local[box], mine, fitted, np.asarray(voxel_size, dtype=np.float64), logarithmic)
+            _remove(local[box], mine[box], fitted, np.asarray(voxel_size, dtype=np.float64), logarithmic)
 
 
 def _remove(part: Volume, mine: Mask, fitted: Mask, size: Floats, logarithmic: bool) -> None:

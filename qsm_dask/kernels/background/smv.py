@@ -2,8 +2,8 @@
 
 A sphere is the set of voxels whose centres it holds, weighted so that second-degree
 harmonic polynomials keep their mean value on anisotropic voxels too. As it is even along every axis, its spectrum
-is real and known from one octant, a sum of as many cosines as the radius has voxels: it is
-computed while it is applied, and costs neither a transform nor a volume.
+is real and known from one octant, a sum of as many cosines as the radius has voxels: it costs
+no transform and an eighth of a volume.
 """
 
 import math
@@ -16,7 +16,7 @@ from qsm_dask.kernels.background.slow import remove_slow
 from qsm_dask.kernels.distance import deeper, depth_squared, reach
 from qsm_dask.kernels.doors import Mask, Vector, check_mask, check_positive, check_volume, check_voxel_size
 from qsm_dask.kernels.fourier import Floats, Shape, Spectrum, Volume
-from qsm_dask.kernels.jit import compiled
+from qsm_dask.kernels.jit import compiled, prange, spread
 
 
 def vsharp(
@@ -43,8 +43,10 @@ def vsharp(
     total_field : relative field (x, y, z) [ppm].
     mask : voxels where it is known.
     voxel_size : spacing [mm].
-    radius_mm : largest radius [mm]; Ozbay 2017 finds 6 to 15 mm good, UK Biobank uses 12 mm.
-    radius_min_mm : smallest radius [mm].
+    radius_mm : largest radius [mm]; Ozbay 2017 finds 6 to 15 mm good, UK Biobank uses 12 mm. On three head phantoms the
+        error is 31 % at 8 mm, 23 at 10, 21 at 12 and 19 at 15.
+    radius_min_mm : smallest radius [mm]; at 1 mm a mask on larger voxels loses one layer. From 1 to 4 mm the error
+        deeper inside is the same within 0.2 points.
     radius_step_mm : largest step between radii [mm]. Steps from 0.5 to 4 mm give the same error within 0.5 %.
     threshold : spatial frequencies where one minus the largest sphere's spectrum is below it are
         not restored. It cuts wavelengths above 2 pi radius / sqrt(10 threshold): 107 mm at the
@@ -75,22 +77,27 @@ def vsharp(
     field = check_volume("total_field", total_field, inside)
     check_positive(radius_mm=radius_mm, radius_min_mm=radius_min_mm, radius_step_mm=radius_step_mm, threshold=threshold)
     radii = _radii(size, radius_mm, radius_min_mm, radius_step_mm)
-    chosen, kept = largest_fitting(inside, size, radii)
-    shape = fourier.padded_shape(inside.shape, size, max(fourier.MARGIN_MM, radius_mm))
-    spectrum = fourier.forward(fourier.pad(field, inside, shape))
+    box = fourier.smallest_box(inside)
+    within = np.ascontiguousarray(inside[box])
+    chosen, left = largest_fitting(within, size, radii)
+    shape = fourier.padded_shape(within.shape, size, max(fourier.MARGIN_MM, radius_mm))
+    lines = within.shape[0], within.shape[1]
+    spectrum = fourier.forward(fourier.pad(field[box], within, shape))
     filtered = np.zeros(shape, np.float32)
     product = np.empty_like(spectrum)
     for index, radius in enumerate(radii):
-        apply_sphere(spectrum, product, shape, size, radius, 0.0)
-        _collect(filtered, fourier.inverse(product, shape), chosen, index)
+        weigh(spectrum, product, octant(shape, size, radius))
+        _collect(filtered, fourier.inverse(product, shape, lines), chosen, index)
     del spectrum, product
     restored = fourier.forward(filtered)
     del filtered
-    apply_sphere(restored, restored, shape, size, radii[0], threshold)
-    local = fourier.crop(fourier.inverse(restored, shape), kept)
+    weigh(restored, restored, octant(shape, size, radii[0], threshold))
+    local = fourier.uncrop(fourier.inverse(restored, shape, lines), box, inside.shape, left)
     del restored
     if refine:
-        remove_slow(local, kept, size)
+        remove_slow(local[box], left, size)
+    kept = np.zeros(inside.shape, np.bool_)
+    kept[box] = left
     return local, kept
 
 
@@ -113,8 +120,9 @@ def sharp(
     mask : voxels where it is known.
     voxel_size : spacing [mm].
     radius_mm : of the sphere [mm], as much as the mask loses. A small one loses less of it and amplifies more when
-        long waves are restored; 6 mm is usual.
-    threshold : spatial frequencies where one minus the sphere's spectrum is below it are not restored.
+        long waves are restored; 6 mm is usual. On three head phantoms the error is 44 % at 4 mm, 33 at 6 and 28 at 8.
+    threshold : spatial frequencies where one minus the sphere's spectrum is below it are not restored; 0.05 as Schweser
+        2011. On three head phantoms the error is 27 % at 0.03, 33 at 0.05 and 38 at 0.08.
 
     Returns
     -------
@@ -172,26 +180,48 @@ def _choose(squared: Volume, reaches: Volume, chosen: NDArray[np.uint8]) -> None
         index[n] = i
 
 
-@compiled
+@spread
 def _collect(filtered: Volume, difference: Volume, chosen: NDArray[np.uint8], index: int) -> None:
-    nx, ny, nz = chosen.shape
-    for i in range(nx):
-        for j in range(ny):
-            for m in range(nz):
-                mine = chosen[i, j, m] == index
-                filtered[i, j, m] = difference[i, j, m] if mine else filtered[i, j, m]
+    for i in prange(chosen.shape[0]):
+        _collect_plane(filtered[i], difference[i], chosen[i], index)
 
 
-def apply_sphere(
-    spectrum: Spectrum, product: Spectrum, shape: Shape, voxel_size: Vector, radius: float, threshold: float
-) -> None:
-    """Write the product of a spectrum and 1 - S; with a threshold its quotient, zero where 1 - S is below it."""
+@compiled
+def _collect_plane(filtered: Volume, difference: Volume, chosen: NDArray[np.uint8], index: int) -> None:
+    ny, nz = chosen.shape
+    for j in range(ny):
+        for m in range(nz):
+            mine = chosen[j, m] == index
+            filtered[j, m] = difference[j, m] if mine else filtered[j, m]
+
+
+def octant(shape: Shape, voxel_size: Vector, radius: float, threshold: float = 0.0) -> Volume:
+    """One octant of 1 - S on the half spectrum; with a threshold of its reciprocal, zero where 1 - S is below it."""
     weights = _sphere(voxel_size, radius)
     cosines = [
         np.cos(2 * np.pi * np.outer(np.arange(count), np.arange(n // 2 + 1)) / n)
         for count, n in zip(weights.shape, shape, strict=True)
     ]
-    _filter(spectrum, product, weights, cosines[0], cosines[1], cosines[2], threshold)
+    found = np.empty([n // 2 + 1 for n in shape], np.float32)
+    _fill(found, weights, cosines[0], cosines[1], cosines[2], threshold)
+    return found
+
+
+@spread
+def weigh(spectrum: Spectrum, product: Spectrum, factor: Volume) -> None:
+    """Write the product of a half spectrum and a kernel of which an octant is given; both may be one array."""
+    for i in prange(spectrum.shape[0]):
+        _weigh_plane(spectrum[i], product[i], factor[min(i, spectrum.shape[0] - i)])
+
+
+@compiled
+def _weigh_plane(spectrum: Spectrum, product: Spectrum, factor: Volume) -> None:
+    ny, nz = spectrum.shape
+    for j in range(ny):
+        line = factor[min(j, ny - j)]
+        for m in range(nz):
+            value = spectrum[j, m]
+            product[j, m] = complex(value.real * line[m], value.imag * line[m])
 
 
 def _sphere(voxel_size: Vector, radius: float) -> Floats:
@@ -214,32 +244,19 @@ def _sphere(voxel_size: Vector, radius: float) -> Floats:
 
 
 @compiled
-def _filter(
-    spectrum: Spectrum,
-    product: Spectrum,
-    weights: Floats,
-    cos_x: Floats,
-    cos_y: Floats,
-    cos_z: Floats,
-    threshold: float,
-) -> None:
-    nx, ny, nz = spectrum.shape
+def _fill(octant: Volume, weights: Floats, cos_x: Floats, cos_y: Floats, cos_z: Floats, threshold: float) -> None:
+    nx, ny, nz = octant.shape
     partial = _sum_cosines(weights, cos_y, cos_z)
     line = np.empty(nz)
-    factor = np.empty((cos_y.shape[1], nz), np.float32)
-    for i in range(cos_x.shape[1]):
-        for j in range(cos_y.shape[1]):
+    for i in range(nx):
+        for j in range(ny):
             line[:] = 1.0
             for a in range(weights.shape[0]):
                 for m in range(nz):
                     line[m] -= cos_x[a, i] * partial[a, j, m]
             for m in range(nz):
                 restored = 1.0 / line[m] if abs(line[m]) >= threshold else 0.0
-                factor[j, m] = line[m] if threshold == 0.0 else restored
-        for p in {i, (nx - i) % nx}:
-            for q in range(ny):
-                for m in range(nz):
-                    product[p, q, m] = spectrum[p, q, m] * factor[min(q, ny - q), m]
+                octant[i, j, m] = line[m] if threshold == 0.0 else restored
 
 
 @compiled

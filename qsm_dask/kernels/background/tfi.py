@@ -77,14 +77,17 @@ def tfi(
     b0_dir : unit vector of B0 in array axes.
     magnitude : of each echo (echo, x, y, z), in whose edges susceptibility may change; without it only the mask's
         surface is one.
-    weight : of the sources' norm at the start: the square of the field's noise over the susceptibility's spread.
-    edge_weight : of the slopes away from edges [ppm mm].
-    edge_fraction : share of the slopes inside the mask that count as edges; 0.3 as MEDI.
+    weight : of the sources' norm at the start: the square of the field's noise over the susceptibility's spread. It
+        settles the start alone: a third and three times of it change the error by less than 0.1 points.
+    edge_weight : of the slopes away from edges [ppm mm]. On two head phantoms a third of it gives up to 0.4 points more
+        of error, three times of it 0.6.
+    edge_fraction : share of the slopes inside the mask that count as edges; 0.3 as MEDI. On the same heads, whose edges
+        all are susceptibility's, the error is a point higher at 0.2 and 0.6 to 0.8 points lower at 0.4.
     edge_steps : how often slopes are weighed anew; 0 leaves the start. A third step changes the error on head phantoms
         by less than 0.2 points.
     tolerance : error of each step's equations, in their energy norm and relative to that at its start, at which it has
         converged; with 0.2 half the iterations do, for 0.5 to 1 point more of error.
-    max_iterations : most iterations of each step.
+    max_iterations : most iterations of each step; heads take 40 to 45 in all three.
     detrend : whether the trend of the sources that their field cannot show is taken off (see above). It presumes
         tissues with contrast between them; of sources that vary smoothly it takes what is theirs.
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qsm_dask.kernels import fourier
-from qsm_dask.kernels.doors import Vector
+from qsm_dask.kernels.doors import Vector, check_extensions
 from qsm_dask.kernels.fourier import Floats, Shape, Spectrum, Volume
 from qsm_dask.kernels.inversion.extension import EVERY, KnownField
 from qsm_dask.kernels.jit import compiled, prange, spread, threads
@@ -53,6 +53,10 @@ class Schedule:
     extensions: int
     tolerance: float
     iterations: int
+
+    def __post_init__(self) -> None:
+        """Refuse what would be taken for no extension at all."""
+        check_extensions(self.extensions)
 
 
 def symbols(shape: Shape, voxel_size: Vector) -> Symbols:

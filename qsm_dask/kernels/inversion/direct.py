@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qsm_dask.kernels import fourier
-from qsm_dask.kernels.doors import check_positive
+from qsm_dask.kernels.doors import check_extensions, check_positive
 from qsm_dask.kernels.fourier import Floats, Spectrum, Volume
 from qsm_dask.kernels.inversion import door
 from qsm_dask.kernels.inversion.admm import symbols
@@ -172,8 +172,7 @@ def _check_threshold(threshold: float) -> None:
 
 
 def _invert(grid: door.Grid, field: NDArray[np.float32], extensions: int, division: Division) -> Volume:
-    if extensions < 0:
-        raise ValueError(f"extensions is {extensions}: it must not be negative")
+    check_extensions(extensions)
     data = KnownField(field, grid)
     for left in range(extensions, -1, -1):
         centre = division(data.spectrum, grid)

@@ -14,8 +14,12 @@ from numpy.typing import ArrayLike, NDArray
 from qsm_dask.kernels import fourier, series
 from qsm_dask.kernels.dipole import dipole_spectrum
 from qsm_dask.kernels.doors import Mask, Vector, check_direction, check_volume, check_voxel_size
-from qsm_dask.kernels.fourier import Shape, Volume
+from qsm_dask.kernels.fourier import Box, Shape, Volume
 from qsm_dask.kernels.inversion.wrapped import WrappedField, wrapped_field
+
+_AROUND_MM = 40.0
+"""Zeros behind each axis of the smallest box [mm]: 40 give the maps of the whole grid, 20 triple MEDI's error on
+cylinders of the package qsm-forward (1.4 to 3.8 %), as images of the periodic grid are so near."""
 
 
 @dataclass(frozen=True)
@@ -24,12 +28,16 @@ class Grid:
 
     Attributes
     ----------
-    inside : the mask, on the scan's own grid.
+    whole : shape of the scan's own grid.
+    box : the part of it that is computed in; it holds the mask.
+    inside : the mask in the box.
     size : voxel size [mm].
-    shape : padded grid.
+    shape : padded grid of the box.
     dipole : kernel on its half spectrum.
     """
 
+    whole: tuple[int, ...]
+    box: Box
     inside: Mask
     size: Vector
     shape: Shape
@@ -42,7 +50,9 @@ class Grid:
 
     def crop(self, chi: Volume, scale: float = 1.0) -> Volume:
         """The map on the scan's own grid, divided by `scale`, zero outside the mask."""
-        result = fourier.crop(chi, self.inside)
+        result = np.zeros(self.whole, np.float32)
+        x, y, z = self.inside.shape
+        np.copyto(result[self.box], chi[:x, :y, :z], where=self.inside)
         result /= np.float32(scale)
         return result
 
@@ -51,6 +61,9 @@ def linear(
     local_field: NDArray[np.float32], mask: NDArray[np.bool_], voxel_size: ArrayLike, b0_dir: ArrayLike
 ) -> tuple[Grid, NDArray[np.float32]]:
     """What an inversion of the field as a real number works with: the grid, and the field as it was given.
+
+    The grid is the whole scan's: outside the mask zeros pass for data, and the nearer images of a smaller grid add up
+    to a point to the error of RTS and two to that of Tikhonov (NRMSE, head phantoms).
 
     Parameters
     ----------
@@ -64,7 +77,8 @@ def linear(
     ValueError : inputs do not fit one another or are not finite inside the mask.
     """
     inside = series.inside(mask)
-    return _grid(inside, voxel_size, b0_dir), check_volume("local_field", local_field, inside)
+    grid = _grid(inside, voxel_size, b0_dir, tight=False)
+    return grid, check_volume("local_field", local_field, inside)
 
 
 def wrapped(
@@ -77,7 +91,10 @@ def wrapped(
     magnitude: NDArray[np.float32] | None,
     field_noise: NDArray[np.float32] | None,
 ) -> tuple[Grid, WrappedField]:
-    """What an inversion of the field as a phase works with: the grid, and the phase with its weights.
+    """What an inversion of the field as a phase works with: the grid, and the phase with its weights in its box.
+
+    That is the smallest one that holds the mask, with a margin of 40 mm where the whole grid is larger: nothing is
+    claimed about the field outside the mask, and the air of a scan makes a third of the work.
 
     Parameters
     ----------
@@ -92,11 +109,19 @@ def wrapped(
     ValueError : inputs do not fit one another or are not finite inside the mask.
     """
     inside = series.inside(mask)
-    grid = _grid(inside, voxel_size, b0_dir)
-    return grid, wrapped_field(local_field, inside, b0, te, magnitude, field_noise)
+    grid = _grid(inside, voxel_size, b0_dir, tight=True)
+    data = wrapped_field(local_field, inside, b0, te, magnitude, field_noise)
+    phase, weight = (np.ascontiguousarray(volume[grid.box]) for volume in (data.phase, data.weight))
+    return grid, WrappedField(phase, weight, data.scale)
 
 
-def _grid(inside: Mask, voxel_size: ArrayLike, b0_dir: ArrayLike) -> Grid:
+def _grid(inside: Mask, voxel_size: ArrayLike, b0_dir: ArrayLike, *, tight: bool) -> Grid:
     size, direction = check_voxel_size(voxel_size), check_direction(b0_dir)
     shape = fourier.padded_shape(inside.shape, size, fourier.MARGIN_MM)
-    return Grid(inside, size, shape, dipole_spectrum(shape, size, direction))
+    whole, box = inside.shape, (slice(None),) * 3
+    if tight:
+        box = fourier.smallest_box(inside)
+        inside = series.read_only(np.ascontiguousarray(inside[box]))
+        x, y, z = map(min, shape, fourier.padded_shape(inside.shape, size, _AROUND_MM))
+        shape = x, y, z
+    return Grid(whole, box, inside, size, shape, dipole_spectrum(shape, size, direction))

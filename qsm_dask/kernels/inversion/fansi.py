@@ -50,7 +50,8 @@ def fansi(
     ----------
     local_field, mask, voxel_size, b0_dir : field [ppm], where it is known, spacing [mm], direction; see `door.linear`.
     b0, te, magnitude, field_noise : what makes it a phase [T, s] and gives the weights W; see `door.wrapped`.
-    regularisation : `tv`, total variation, or `tgv`, total generalised variation, three to six times as slow.
+    regularisation : `tv`, total variation, or `tgv`, total generalised variation, whose error on two head phantoms is
+        0.6 and 1 points lower, and which is three to six times as slow.
     weight_ppm_mm : of the total variation [ppm mm], that of `tv`: about a sixth of the noise of the field [ppm], so
         that 1e-4 is for 3 T at an SNR of 100.
     second_weight : of the second-order variation, as a multiple of the first's and the voxel edge; read by `tgv` alone.
@@ -60,7 +61,7 @@ def fansi(
     field_rho : penalty of the field's splitting, the mean of W^2 being about 1; 1 as Milovic 2018.
     tolerance : relative change of chi at which it has converged. The region outside the mask, where no data are, goes
         on to move slowly: on a head, five times as many iterations change the error by less than 0.5 % (NRMSE).
-    max_iterations : most iterations done; 150 as Milovic 2018.
+    max_iterations : most iterations done; 150 as Milovic 2018; heads take some 25.
 
     Returns
     -------

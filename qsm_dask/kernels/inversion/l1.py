@@ -43,12 +43,16 @@ def l1(
     ----------
     local_field, mask, voxel_size, b0_dir : field [ppm], where it is known, spacing [mm], direction; see `door.linear`.
     b0, te, magnitude, field_noise : what makes it a phase [T, s] and gives the weights W; see `door.wrapped`.
-    weight_mm : of the total variation [mm]. Error and slope scale alike with the field.
+    weight_mm : of the total variation [mm]. Error and slope scale alike with the field, so that one weight does for any
+        echo time. On three head phantoms the error is 23 % at 0.05, 24 at half and 25 at twice of it.
     rho : penalty of the splitting of slopes, times the weight, for differences between neighbouring voxels [1/rad]. A
-        much larger one makes steps so small that it seems converged too soon.
+        much larger one makes steps so small that it seems converged too soon: with 100 the error on the same heads is
+        27 %, with 25 it is 21.
     field_rho : penalty of the splitting of the field [1/rad]: errors below W / field_rho are taken as none in one step.
-    tolerance : relative change of chi at which it has converged.
-    max_iterations : most iterations done; 150.
+        With 40 the error is 27 %, with 10 it is 21.
+    tolerance : relative change of chi at which it has converged. At 0.003 the error is 21 %, for three times as many
+        iterations.
+    max_iterations : most iterations done; 150 as the authors' toolbox. Heads take some 40.
 
     Returns
     -------

@@ -54,7 +54,7 @@ def rts(
     extensions : how often the field outside the mask is put to that of the sources found so far; three transforms
         each. More than two fit a perfect local field better, and one with leftover background worse.
     tolerance : relative change of chi at which it has converged; 0.01 as Kames 2018.
-    max_iterations : most iterations done.
+    max_iterations : most iterations done; 20 as Kames 2018, twice what heads take.
 
     Returns
     -------

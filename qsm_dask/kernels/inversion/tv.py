@@ -41,7 +41,7 @@ def tv(
     extensions : how often the field outside the mask is put to that of the sources found so far; three transforms
         each. More than two fit a perfect local field better, and one with leftover background worse.
     tolerance : relative change of chi at which it has converged; a smaller one changes the error by 0.1 %.
-    max_iterations : most iterations done.
+    max_iterations : most iterations done, several times the 13 to 16 that heads take.
 
     Returns
     -------

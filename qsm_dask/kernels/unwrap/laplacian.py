@@ -3,10 +3,9 @@
 from typing import Any
 
 import numpy as np
-import scipy.fft
 from numpy.typing import ArrayLike, NDArray
 
-from qsm_dask.kernels import series
+from qsm_dask.kernels import fourier, series
 from qsm_dask.kernels.doors import Vector, check_voxel_size
 from qsm_dask.kernels.jit import compiled
 from qsm_dask.kernels.series import Mask, Real
@@ -64,23 +63,37 @@ def _unwrap(phase: Real, inside: Mask, size: Vector, result: Real) -> None:
     field = np.zeros(inside.shape, dtype=np.float32)  # no wider: the space between mask and wall costs harmonic part
     weights = (1 / size[0] ** 2, 1 / size[1] ** 2, 1 / size[2] ** 2)
     _divergence(phase, inside, weights, field)
-    field = scipy.fft.dctn(field, overwrite_x=True)
+    field = fourier.cosine(field)
     _divide(field, _eigenvalues(nx, weights[0]), _eigenvalues(ny, weights[1]), _eigenvalues(nz, weights[2]))
-    field = scipy.fft.idctn(field, overwrite_x=True)
-    np.copyto(result, field, where=inside)
-    mean = np.float32(result.sum(dtype=np.float64) / np.count_nonzero(inside))
-    np.subtract(result, mean, out=result, where=inside)
+    field = fourier.inverse_cosine(field)
+    _centre(field, inside, result)
+
+
+@compiled
+def _centre(field: Real, inside: Mask, result: Real) -> None:
+    """The field without its mean over the mask, zero outside it."""
+    nx, ny, nz = inside.shape
+    total, count = np.zeros(nz), np.zeros(nz)  # of each column, so that sums do not wait for one another
+    for x in range(nx):
+        for y in range(ny):
+            for z in range(nz):
+                total[z] += field[x, y, z] if inside[x, y, z] else np.float32(0)
+                count[z] += 1.0 if inside[x, y, z] else 0.0
+    mean = np.float32(total.sum() / count.sum())
+    for x in range(nx):
+        for y in range(ny):
+            for z in range(nz):
+                result[x, y, z] = field[x, y, z] - mean if inside[x, y, z] else np.float32(0)
 
 
 def _bounding_box(inside: Mask) -> tuple[slice, ...]:
     """The smallest box around the mask, or a little more where the image has room for a faster transform."""
     box = []
-    for axis, length in enumerate(inside.shape):
-        span = np.flatnonzero(inside.any(axis=tuple(a for a in range(3) if a != axis)))
-        first, tight = int(span[0]), int(span[-1] - span[0]) + 1
-        fast = scipy.fft.next_fast_len(tight, real=True)
+    for span, length in zip(fourier.smallest_box(inside), inside.shape, strict=True):
+        tight = span.stop - span.start
+        fast = fourier.fast_length(tight)
         wide = fast if fast <= length else tight
-        start = min(first, length - wide)
+        start = min(span.start, length - wide)
         box.append(slice(start, start + wide))
     return tuple(box)
 

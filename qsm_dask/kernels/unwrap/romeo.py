@@ -13,8 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 from qsm_dask.kernels import series
 from qsm_dask.kernels.series import Mask, Real, Times
 from qsm_dask.kernels.unwrap import temporal
-from qsm_dask.kernels.unwrap.tree import Indices, unwrap_all, unwrap_rest
-from qsm_dask.kernels.unwrap.weights import DEFAULT, chosen, records, weigh_edges
+from qsm_dask.kernels.unwrap.tree import owners_of_rest, unwrap_all, unwrap_rest
+from qsm_dask.kernels.unwrap.weights import DEFAULT, Indices, chosen, records, weigh_edges
 
 
 def romeo(
@@ -46,11 +46,15 @@ def romeo(
     mask : (x, y, z) voxels to unwrap.
     te : (echo,) echo times [s], at any spacing.
     magnitude : (echo, x, y, z) or None; without it its weights are left out.
-    mode : `template`, or `individual`: every echo in space, by itself, then aligned in time.
+    mode : `template`, or `individual`: every echo in space, by itself, then aligned in time. The first is faster and
+        what Dymerska 2021 proposes where phase is free of offset.
     template_echo : the echo unwrapped in space, counted from 1. The first has wrapped least.
     weights : what an edge's weight is made of: any of phase_coherence, phase_gradient, phase_linearity,
-        magnitude_coherence, magnitude_low and magnitude_high.
-    uncertain : half turns of misfit in time beyond which space decides, 0 to 1; 1 never does.
+        magnitude_coherence, magnitude_low and magnitude_high. The default takes all that are coherences, as the
+        authors' library does; on three head phantoms at SNR 40 and 100 it, three of them, one or all six alike leave
+        fewer than 3 voxels in 100,000 a turn off.
+    uncertain : half turns of misfit in time beyond which space decides, 0 to 1; 1 never does. 0.5 is what the
+        authors' program takes when asked to do this; from 0.25 to 1 results on the same heads are as good.
 
     Returns
     -------
@@ -93,19 +97,18 @@ class _Series:
                 self.in_space(echo)
                 temporal.shift_to(self.values[echo], self.values[known], ratio, order, starts)
             else:
-                temporal.follow(self.values[echo], self.values[known], ratio, order, starts)
-                if limit < math.pi:
-                    self.correct(echo, known, ratio, limit, order, starts)
+                around = self.values[echo], self.values[known], ratio, limit, order, starts, self.found
+                if temporal.follow(*around) and limit < math.pi:
+                    self.correct(echo, order)
         return self.values
 
     def in_space(self, echo: int) -> tuple[Indices, Indices]:
-        found = records(self.inside)
-        weigh_edges(found, self.wrapped, self.te, self.magnitude, echo, self.use)
-        return unwrap_all(self.values[echo], found)
+        self.found = records(self.inside)
+        weigh_edges(self.found, self.wrapped, self.te, self.magnitude, echo, self.use)
+        return unwrap_all(self.values[echo], self.found)
 
-    def correct(self, echo: int, known: int, ratio: float, limit: float, order: Indices, starts: Indices) -> None:
+    def correct(self, echo: int, order: Indices) -> None:
         """Unwrap in space what time left uncertain."""
-        found = records(self.inside)
-        if temporal.mark_uncertain(self.values[echo], self.values[known], ratio, limit, order, starts, found):
-            weigh_edges(found, self.wrapped, self.te, self.magnitude, echo, self.use)
-            unwrap_rest(self.values[echo], found)
+        owners = owners_of_rest(self.found, order)
+        weigh_edges(self.found, self.wrapped, self.te, self.magnitude, echo, self.use, owners)
+        unwrap_rest(self.values[echo], self.found, owners)

@@ -4,8 +4,7 @@ import numpy as np
 
 from qsm_dask.kernels.jit import compiled
 from qsm_dask.kernels.series import Real, Times
-from qsm_dask.kernels.unwrap.tree import Indices
-from qsm_dask.kernels.unwrap.weights import DONE, STATE, TODO, Records
+from qsm_dask.kernels.unwrap.weights import DONE, STATE, TODO, Indices, Records
 
 _TURN = 2 * np.pi
 _SAMPLE = 50_000  # voxels of a component that tell its median and its mean direction well enough
@@ -45,18 +44,31 @@ def settle(values: Real, wrapped: Real, echo: int, te: Times, order: Indices, st
 
 
 @compiled
-def follow(values: Real, reference: Real, ratio: float, order: Indices, starts: Indices) -> None:
+def follow(
+    values: Real, reference: Real, ratio: float, limit: float, order: Indices, starts: Indices, found: Records
+) -> int:
     """Unwrap an echo, in place, as the multiple of 2 pi nearest to the reference times `ratio`.
 
     A component's mean deviation from that, left by a phase offset, is taken out before, so that
-    noise does not tip voxels over to the next turn.
+    noise does not tip voxels over to the next turn. A voxel is set TODO where it lies further than `limit` [rad]
+    from what its reference foretells, else DONE.
+
+    Returns
+    -------
+    How many are to do.
     """
-    phase, other = values.ravel(), reference.ravel()
+    phase, other, record = values.ravel(), reference.ravel(), found.reshape(-1, 4)
+    uncertain = 0
     for part in range(starts.size - 1):
         members = order[starts[part] : starts[part + 1]]
         bias, _ = _residual(phase, other, ratio, members[:: _step(members.size)])
         for i in members:
-            phase[i] -= _TURN * np.rint((phase[i] - ratio * other[i] - bias) / _TURN)
+            foretold = ratio * other[i] + bias
+            phase[i] -= _TURN * np.rint((phase[i] - foretold) / _TURN)
+            doubtful = abs(phase[i] - foretold) > limit
+            record[i, STATE] = TODO if doubtful else DONE
+            uncertain += doubtful
+    return uncertain
 
 
 @compiled
@@ -72,23 +84,6 @@ def shift_to(values: Real, reference: Real, ratio: float, order: Indices, starts
         turns = np.rint(np.median(apart) / _TURN)
         for i in members:
             phase[i] -= _TURN * turns
-
-
-@compiled
-def mark_uncertain(
-    values: Real, reference: Real, ratio: float, limit: float, order: Indices, starts: Indices, found: Records
-) -> int:
-    """Set TODO where an echo lies further than `limit` [rad] from what its reference foretells; else DONE."""
-    phase, other, record = values.ravel(), reference.ravel(), found.reshape(-1, 4)
-    uncertain = 0
-    for part in range(starts.size - 1):
-        members = order[starts[part] : starts[part + 1]]
-        bias, _ = _residual(phase, other, ratio, members[:: _step(members.size)])
-        for i in members:
-            doubtful = abs(phase[i] - ratio * other[i] - bias) > limit
-            record[i, STATE] = TODO if doubtful else DONE
-            uncertain += doubtful
-    return uncertain
 
 
 @compiled

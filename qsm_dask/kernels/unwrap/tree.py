@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from qsm_dask.kernels.jit import compiled
 from qsm_dask.kernels.series import Real
-from qsm_dask.kernels.unwrap.weights import DONE, STATE, TODO, Records
+from qsm_dask.kernels.unwrap.weights import DONE, EVERY_VOXEL, STATE, TODO, Indices, Records
 
-Indices = NDArray[np.signedinteger]
 Turns = NDArray[np.int16]
 
 _TURN = 2 * np.pi
@@ -39,29 +38,71 @@ def unwrap_all(values: Real, found: Records) -> tuple[Indices, Indices]:
     return order, starts
 
 
-def unwrap_rest(values: Real, found: Records) -> None:
-    """Unwrap the voxels to do that reach a voxel done, in place; the others stay as they are."""
-    links, turns = _join(values, found)
-    _turn_rest(values, found, links, turns)
+def owners_of_rest(found: Records, order: Indices) -> Indices:
+    """The voxels whose records hold the edges of voxels to do: these, and those done that precede them along an axis.
+
+    Parameters
+    ----------
+    found : see `weights.records`.
+    order : the voxels of the mask, in any order.
+    """
+    owners = np.empty(_owners(found, order, EVERY_VOXEL.copy()), order.dtype)
+    _owners(found, order, owners)
+    owners.sort()  # in the order of memory, as edges of equal weight are taken
+    return owners
 
 
-def _join(values: Real, found: Records) -> tuple[Indices, Turns]:
+def unwrap_rest(values: Real, found: Records, owners: Indices) -> None:
+    """Unwrap the voxels to do that reach a voxel done, in place; the others stay as they are.
+
+    Parameters
+    ----------
+    values : (x, y, z) phase [rad].
+    found : see `weights.weigh_edges`.
+    owners : see `owners_of_rest`; if few are to do, this is all that is looked at.
+    """
+    if owners.size:
+        links, turns = _join(values, found, owners)
+        _turn_rest(values, found, links, turns, owners)
+
+
+def _join(values: Real, found: Records, owners: Indices = EVERY_VOXEL) -> tuple[Indices, Turns]:
     dtype: type[np.signedinteger] = np.int32 if 4 * values.size < 2**31 else np.int64
-    places = _places(found)
+    places = _places(found, owners)
     edges = np.empty(int(places[0]), dtype=dtype)
-    _sort(found, places, edges)
-    links = np.full(values.size, -1, dtype=dtype)
+    _sort(found, places, edges, owners)
+    links, fixed = np.empty(values.size, dtype=dtype), np.iinfo(dtype).min
     turns = np.zeros(values.size, dtype=np.int16)
-    _join_parts(values, found, edges, links, turns, np.iinfo(dtype).min)
+    _begin(found, links, fixed, owners)
+    _join_parts(values, edges, links, turns, fixed)
     return links, turns
 
 
 @compiled
-def _places(found: Records) -> Indices:
+def _owners(found: Records, order: Indices, owners: Indices) -> int:
+    """Count them, and list them where there is room."""
+    nx, ny, nz, _ = found.shape
+    record, number = found.reshape(-1, 4), 0
+    for i in order:
+        mine = record[i, STATE] == TODO
+        if not mine:
+            mine |= i % nz + 1 < nz and record[i + 1, STATE] == TODO
+            mine |= i // nz % ny + 1 < ny and record[i + nz, STATE] == TODO
+            mine |= i // (ny * nz) + 1 < nx and record[i + ny * nz, STATE] == TODO
+        if mine:
+            if owners.size:
+                owners[number] = i
+            number += 1
+    return number
+
+
+@compiled
+def _places(found: Records, owners: Indices) -> Indices:
     """Where the edges of each weight end in a list from heavy to light."""
     counts = np.zeros(256, dtype=np.int64)
     record = found.reshape(-1, 4)
-    for i in range(record.shape[0]):
+    for k in range(owners.size or record.shape[0]):
+        i = np.int64(owners[k]) if owners.size else k
         for axis in range(3):
             counts[record[i, axis]] += 1
     counts[0] = 0
@@ -71,12 +112,13 @@ def _places(found: Records) -> Indices:
 
 
 @compiled
-def _sort(found: Records, places: Indices, edges: Indices) -> None:
+def _sort(found: Records, places: Indices, edges: Indices, owners: Indices) -> None:
     """Edges, as `4 * voxel + axis`, from heavy to light; equal ones in the order of memory."""
     record = found.reshape(-1, 4)
     at = np.zeros(256, dtype=np.int64)
     at[:255] = places[1:]
-    for i in range(record.shape[0]):
+    for k in range(owners.size or record.shape[0]):
+        i = np.int64(owners[k]) if owners.size else k
         for axis in range(3):
             weight = record[i, axis]
             if weight:
@@ -85,18 +127,29 @@ def _sort(found: Records, places: Indices, edges: Indices) -> None:
 
 
 @compiled
-def _join_parts(values: Real, found: Records, edges: Indices, links: Indices, turns: Turns, fixed: int) -> None:
+def _begin(found: Records, links: Indices, fixed: int, owners: Indices) -> None:
+    """The links of voxels by themselves, where edges lead."""
+    _, ny, nz, _ = found.shape
+    record = found.reshape(-1, 4)
+    for k in range(owners.size or record.shape[0]):
+        i = np.int64(owners[k]) if owners.size else k
+        links[i] = fixed if record[i, STATE] == DONE else -1
+        if owners.size:
+            for axis, stride in enumerate((ny * nz, nz, 1)):
+                if record[i, axis]:
+                    links[i + stride] = fixed if record[i + stride, STATE] == DONE else -1
+
+
+@compiled
+def _join_parts(values: Real, edges: Indices, links: Indices, turns: Turns, fixed: int) -> None:
     """Join parts by weight.
 
     A link names the parent of a voxel, or, negative, that it is a root and the size of its
     part; `fixed` marks a voxel that was done before. Turns are relative to the parent's.
     """
-    phase, record = values.ravel(), found.reshape(-1, 4)
+    phase = values.ravel()
     _, ny, nz = values.shape
     strides = (ny * nz, nz, 1, 0)
-    for i in range(phase.size):
-        if record[i, STATE] == DONE:
-            links[i] = fixed
     for edge in edges:
         i = edge >> 2
         j = i + strides[edge & 3]
@@ -158,9 +211,9 @@ def _turn_all(values: Real, found: Records, links: Indices, turns: Turns, starts
 
 
 @compiled
-def _turn_rest(values: Real, found: Records, links: Indices, turns: Turns) -> None:
+def _turn_rest(values: Real, found: Records, links: Indices, turns: Turns, owners: Indices) -> None:
     phase, record = values.ravel(), found.reshape(-1, 4)
-    for i in range(phase.size):
+    for i in owners:
         if record[i, STATE] == TODO:
             root, away = _root(links, turns, i)
             if record[root, STATE] == DONE:

@@ -33,6 +33,10 @@ _ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
 _FLOOR, _SLOPE = np.float32(0.1), np.float32(0.9)
 
 Records = NDArray[np.uint8]
+Indices = NDArray[np.signedinteger]
+
+EVERY_VOXEL: Indices = np.empty(0, np.int32)
+"""Where a list of voxels is asked for."""
 
 
 def chosen(names: tuple[str, ...]) -> int:
@@ -55,7 +59,15 @@ def records(mask: Mask) -> Records:
     return found
 
 
-def weigh_edges(found: Records, phase: Real, te: Times, magnitude: Real | None, echo: int, use: int) -> None:
+def weigh_edges(
+    found: Records,
+    phase: Real,
+    te: Times,
+    magnitude: Real | None,
+    echo: int,
+    use: int,
+    owners: Indices = EVERY_VOXEL,
+) -> None:
     """Write into the records the weights of the edges that touch a voxel to do and none outside.
 
     Parameters
@@ -67,6 +79,7 @@ def weigh_edges(found: Records, phase: Real, te: Times, magnitude: Real | None, 
     echo : the echo, counted from 0; its gradients are compared with those of the next (of the
         one before, if it is the last; the weight is left out, if it is the only one).
     use : bits of `WEIGHTS`.
+    owners : the voxels whose records are written, all of them by default.
     """
     other = echo + 1 if echo + 1 < te.size else echo - 1
     if other < 0:
@@ -79,7 +92,7 @@ def weigh_edges(found: Records, phase: Real, te: Times, magnitude: Real | None, 
         half_bright = 0.5 * float(np.percentile(magnitude[echo][found[..., STATE] != OUTSIDE], 95))
     strength = phase[echo] if magnitude is None else magnitude[echo]
     ratio = np.float32(te[echo] / te[other])
-    _fill(phase[echo], phase[other], strength, ratio, np.float32(half_bright), use, found)
+    _fill(phase[echo], phase[other], strength, ratio, np.float32(half_bright), use, found, owners)
 
 
 def voxel_quality(phase: Real, te: Times, magnitude: Real | None, mask: Mask, names: tuple[str, ...] = DEFAULT) -> Real:
@@ -115,37 +128,38 @@ def _fill(
     half_bright: np.float32,
     use: int,
     found: Records,
+    owners: Indices,
 ) -> None:
     nx, ny, nz, _ = found.shape
     lengths, strides = (nx, ny, nz), (ny * nz, nz, 1)
     first, other, strength, record = phase.ravel(), second.ravel(), magnitude.ravel(), found.reshape(-1, 4)
-    for x in range(nx):
-        for y in range(ny):
-            for z in range(nz):
-                i = (x * ny + y) * nz + z
-                state = record[i, STATE]
-                at = (x, y, z)
-                for axis in range(3):
-                    stride = strides[axis]
-                    j = i + stride
-                    record[i, axis] = 0
-                    if state == OUTSIDE or at[axis] + 1 >= lengths[axis] or record[j, STATE] == OUTSIDE:
-                        continue
-                    if state == DONE and record[j, STATE] == DONE:
-                        continue
-                    step = _wrapped(first[j] - first[i])
-                    weight = _ONE
-                    if use & 1:
-                        weight *= _coherence(step / _PI)
-                    if use & 2:
-                        weight *= _coherence(step - _wrapped(other[j] - other[i]) * ratio)
-                    if use & 4:
-                        before = at[axis] > 0 and record[i - stride, STATE] != OUTSIDE
-                        after = at[axis] + 2 < lengths[axis] and record[j + stride, STATE] != OUTSIDE
-                        weight *= _linearity(first, i, j, stride, step, before, after)
-                    if use & 56:
-                        weight *= _of_magnitudes(strength[i], strength[j], half_bright, use)
-                    record[i, axis] = np.uint8(max(_ONE, np.rint(np.float32(255) * weight)))
+    for k in range(owners.size or record.shape[0]):
+        i = np.int64(owners[k]) if owners.size else k
+        state = record[i, STATE]
+        record[i, 0] = record[i, 1] = record[i, 2] = 0
+        if state == OUTSIDE:
+            continue
+        at = (i // (ny * nz), i // nz % ny, i % nz)
+        for axis in range(3):
+            stride = strides[axis]
+            j = i + stride
+            if at[axis] + 1 >= lengths[axis] or record[j, STATE] == OUTSIDE:
+                continue
+            if state == DONE and record[j, STATE] == DONE:
+                continue
+            step = _wrapped(first[j] - first[i])
+            weight = _ONE
+            if use & 1:
+                weight *= _coherence(step / _PI)
+            if use & 2:
+                weight *= _coherence(step - _wrapped(other[j] - other[i]) * ratio)
+            if use & 4:
+                before = at[axis] > 0 and record[i - stride, STATE] != OUTSIDE
+                after = at[axis] + 2 < lengths[axis] and record[j + stride, STATE] != OUTSIDE
+                weight *= _linearity(first, i, j, stride, step, before, after)
+            if use & 56:
+                weight *= _of_magnitudes(strength[i], strength[j], half_bright, use)
+            record[i, axis] = np.uint8(max(_ONE, np.rint(np.float32(255) * weight)))
 
 
 @compiled
@@ -182,6 +196,8 @@ def _mean_of_edges(found: Records, quality: Real) -> None:
     for x in range(nx):
         for y in range(ny):
             for z in range(nz):
+                if found[x, y, z, STATE] == OUTSIDE:
+                    continue
                 total, count = 0, 0
                 if x + 1 < nx:
                     total += found[x, y, z, 0]

@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qsm_dask import phantom
-from qsm_dask.kernels import masking
+from qsm_dask.kernels import decay, masking
+from qsm_dask.kernels.dipole import forward_field
 from qsm_dask.kernels.fieldmap import weighted_mean
+from qsm_dask.kernels.inversion.rts import rts
 from qsm_dask.scan import Geometry
 from qsm_dask.units import radians_per_ppm
 
@@ -25,7 +27,7 @@ class Case:
     Attributes
     ----------
     group : cases of one group are averaged; name : within it.
-    scan : what a scanner delivers.
+    scan : what a scanner delivers, R2 of spin echoes included where it was measured.
     known : the true input of every stage, as good as a scan of this noise can deliver it.
     truth : what every stage should find.
     core : the mask less its outer 6 mm.
@@ -52,7 +54,7 @@ class Case:
 
 def head(seed: int, shape: tuple[int, int, int], snr: float, *, calcified: bool, oblique: bool) -> Case:
     """The first subject of a cohort."""
-    made = phantom.simulate(1, seed, shape=shape, snr=snr, oblique=oblique, calcified=calcified)
+    made = phantom.simulate(1, seed, shape=shape, snr=snr, oblique=oblique, calcified=calcified, spin_echo=True)
     labels = made.truth["dseg"]
     spacing = phantom.voxel_size(shape)
     number = next(label for label, name in phantom.LABELS.items() if name == "calcification")
@@ -70,7 +72,8 @@ def head(seed: int, shape: tuple[int, int, int], snr: float, *, calcified: bool,
 def forward(kind: str) -> Case:
     """Cylinders of 5 to 500 ppb, imaged by the functions of `qsm-forward`; a ball of air lies outside them.
 
-    `axial` has voxels of 1 mm at 3 T; `oblique` has 0.8 x 0.8 x 1.6 mm, tilted by 32.5 degrees, at 7 T.
+    `axial` has voxels of 1 mm at 3 T; `oblique` has 0.8 x 0.8 x 1.6 mm, tilted by 32.5 degrees, at 7 T. The signal
+    decays alike in all of them, so that there is no R2' of the sources, and no true source to be separated.
     """
     import qsm_forward  # of the extra `evidence`
 
@@ -118,6 +121,22 @@ def forward(kind: str) -> Case:
     return _case("qsm-forward", kind, scan, truth, [1, 2, 3, 4], labels == 4)
 
 
+def two_maps(case: Case) -> dict[str, Any]:
+    """What `inversion.two_pass` joins: maps of the whole mask and of its reliable voxels, both by `inversion.rts`.
+
+    The sources in the other voxels are background to the reliable ones, of which a perfect removal leaves nothing.
+    """
+    known, mask = case.known, case.known["mask"]
+    reliable = masking.field_quality(mask, known["field_noise"])
+    place = known["voxel_size"], known["b0_dir"]
+    strong = forward_field(np.where(reliable, np.float32(0.0), case.truth["chi"]), *place)
+    return {
+        "chi_filled": rts(known["local_field"], mask, *place)[0],
+        "chi_reliable": rts((known["local_field"] - strong) * reliable, reliable, *place)[0],
+        "mask_reliable": reliable,
+    }
+
+
 def _thick(volume: NDArray[np.float64], slices: int) -> NDArray[np.float64]:
     """Means of so many slices, as thicker ones hold them."""
     x, y, z = volume.shape
@@ -147,7 +166,8 @@ def _case(
     """Complete a case: the true input of each stage is the truth with the noise of this scan on it.
 
     A perfect unwrapping finds the measured phase plus whole turns, next to the true phase. A perfect removal of the
-    background leaves the local field, and the noise of the total field.
+    background leaves the local field, and the noise of the total field. R2* is what least squares make of the
+    magnitude, and R2' what it has over the measured R2.
     """
     mask, te, b0 = truth["mask"], scan["te"], float(scan["b0"])
     inside = mask.astype(np.float32)
@@ -157,6 +177,7 @@ def _case(
     phase = np.angle(np.exp(1j * (scan["phase"] - truth["phase_offset"]))).astype(np.float32)
     total, deviation = weighted_mean(truth["unwrapped_phase"], mask, te, b0, scan["magnitude"])
     background = (truth["total_field"] - truth["local_field"]) * inside
+    r2star, _ = decay.nonlinear(scan["magnitude"], te, mask)
     known = {
         **scan,
         "phase": phase,
@@ -166,7 +187,8 @@ def _case(
         "total_field": total,
         "field_noise": deviation,
         "local_field": total - background,
-        "r2star": truth["r2star"],
+        "r2star": r2star,
+        **({"r2prime": decay.r2prime(r2star, scan["r2"], mask)} if "r2" in scan else {}),
     }
     core = masking.erode(mask, scan["voxel_size"], depth_mm=CORE_MM)
     return Case(group, name, scan, known, truth, core, regions, source & mask)

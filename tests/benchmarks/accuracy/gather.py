@@ -63,7 +63,10 @@ def _measure(plan: Plan, what: tuple[int | str, bool]) -> tuple[list[Row], list[
     for row in run(case, methods(plan.methods), album.keep):
         rows.append(row)
         said = row.reason or f"NRMSE {row.figures['nrmse']:.1f} %"
-        print(f"{case.group}, {case.name}: {row.mode} {row.method}: {said}, {row.seconds:.1f} s", file=sys.stderr)
+        print(
+            f"{case.group}, {case.name}: {row.mode} {row.method}, {row.quantity}: {said}, {row.seconds:.1f} s",
+            file=sys.stderr,
+        )
     return rows, album.tiles, album.zoom
 
 

@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from tests.benchmarks.accuracy.pictures import SCALES
-from tests.benchmarks.accuracy.runs import STANDARD, Row, family_of
+from tests.benchmarks.accuracy.runs import SOURCES, STANDARD, Row, family_of
 from tests.benchmarks.accuracy.verdicts import JUDGED, Verdict, values, worst
 
 PLAIN = "heads without calcification"
@@ -26,30 +27,73 @@ _TITLES: dict[str, tuple[str, Callable[[float], str]]] = {
 
 _CHI = ("nrmse", "detrended", "xsim", "hfen", "slope", "streak", "correlation", "keeps")
 _LOCAL = ("nrmse", "detrended", "xsim", "hfen", "correlation", "keeps", "rmse_ppb")
-_TABLES: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
-    ("Inversion, isolated", "isolated", "inversion", _CHI),
-    ("Background removal, isolated", "isolated", "background", _LOCAL),
-    ("Unwrapping, isolated", "isolated", "unwrap", ("nrmse", "wrong_turns")),
-    ("Total field, isolated", "isolated", "field", ("nrmse", "rmse_ppb", "hfen", "correlation")),
-    ("Relaxometry, isolated", "isolated", "relaxometry", ("nrmse", "detrended", "correlation")),
-    ("Composed", "composed", "", (*_CHI, "nrmse_core")),
-    ("Shipped pipelines", "pipeline", "pipeline", (*_CHI, "nrmse_core")),
+_RATE = ("nrmse", "detrended", "slope", "correlation", "nrmse_core")
+_SOURCE = ("nrmse", "detrended", "xsim", "hfen", "slope", "correlation", "rmse_ppb", "nrmse_core")
+
+
+class _Table(NamedTuple):
+    """What a table is of: rows of a mode, of one family or of all, about sources told apart or about all else."""
+
+    title: str
+    mode: str
+    family: str
+    measures: tuple[str, ...]
+    sources: bool = False
+
+    def holds(self, row: Row) -> bool:
+        """Whether a row belongs there."""
+        right = row.mode == self.mode and (not self.family or family_of(row.method) == self.family)
+        return right and (row.quantity in SOURCES) == self.sources
+
+    @property
+    def picture(self) -> str:
+        """The family of its tiles."""
+        return self.family or ("" if self.sources else self.mode)
+
+
+_TABLES = (
+    _Table("Inversion, isolated", "isolated", "inversion", _CHI),
+    _Table("Background removal, isolated", "isolated", "background", _LOCAL),
+    _Table("Unwrapping, isolated", "isolated", "unwrap", ("nrmse", "wrong_turns")),
+    _Table("Total field, isolated", "isolated", "field", ("nrmse", "rmse_ppb", "hfen", "correlation")),
+    _Table("Relaxometry, isolated", "isolated", "relaxometry", _RATE),
+    _Table("Source separation, isolated", "isolated", "separation", _SOURCE, sources=True),
+    _Table("Composed", "composed", "", (*_CHI, "nrmse_core")),
+    _Table("Source separation, composed", "composed", "", (*_SOURCE, "keeps"), sources=True),
+    _Table("Shipped pipelines", "pipeline", "pipeline", (*_CHI, "nrmse_core")),
+    _Table("Shipped pipelines that separate sources", "pipeline", "pipeline", (*_SOURCE, "keeps"), sources=True),
 )
 
 _TEXTS = {
     "Inversion, isolated": """\
 From the true local field with the noise of the scan (single-step methods: from what they read), judged on the whole
-mask.""",
+mask. `inversion.two_pass` joins two maps of `inversion.rts`: one of the whole mask, one of the voxels that
+`mask.field_quality` keeps and of the true field of what lies in them. What it gains is its distance from the row of
+`inversion.rts`; it is made for voxels whose field is spoilt by more than noise, which these heads do not have.""",
     "Background removal, isolated": """\
 From the true total field with the noise of the scan, judged on the core: the mask less 6 mm.""",
     "Unwrapping, isolated": """\
 From the wrapped phase without its offset; the mean of each echo does not count. Laplacian unwrapping loses the
 harmonic part by design.""",
     "Total field, isolated": "From truly unwrapped phase with the noise of the scan.",
-    "Relaxometry, isolated": "From the magnitude (T2\\* from the true R2\\*); the mean counts.",
+    "Relaxometry, isolated": """\
+From the magnitude (T2\\* and R2' from the R2\\* that `relaxometry.nonlinear` makes of it, R2' also from the R2 of spin
+echoes of the same noise); the mean counts. True T2\\* is cut at the 0.5 s that are the most the method returns. The
+signal of the cylinders of qsm-forward decays alike in all, without an R2' of their own.""",
+    "Source separation, isolated": """\
+Para- and diamagnetic sources from the true local field with the noise of the scan, R2\\* and R2' as above. The mean
+counts: sources are no values relative to a reference. The phantom makes R2' by the constant that is the default of
+`separation.r2prime`: the model of that method is exact here, as it is in nobody's head. R2\\* holds R2 too, which
+`separation.r2star` takes for sources. The cylinders of qsm-forward all decay alike: nothing can be separated there.""",
+    "Source separation, composed": """\
+From wrapped phase, magnitude and R2 by the steps of the pipeline `separation` in front of the method, the true mask
+given.""",
+    "Shipped pipelines that separate sources": """\
+From magnitude, wrapped phase and R2 alone; as above, the true mask is judged.""",
     "Composed": f"""\
-From wrapped phase to susceptibility by the steps of `{STANDARD}`, one of which is exchanged for the method. The true
-mask is given, and judged whole; the last measure is of the core.""",
+From wrapped phase to susceptibility by the steps of `{STANDARD}`, one of which is exchanged for the method; for
+`inversion.two_pass` by those of the pipeline `two-pass`, whose field is that of `field.linear_fit`. The true mask is
+given, and judged whole; the last measure is of the core.""",
     "Shipped pipelines": """\
 From magnitude and wrapped phase alone, as they are shipped: they find their own mask, which is narrower. The true mask
 is judged whole; the last measure is of the core.""",
@@ -67,13 +111,13 @@ def page(rows: Sequence[Row], found: Sequence[Verdict], about: str, pictures: Ma
     pictures : file names by family.
     """
     parts = [_HEAD, about, "", "## Bounds", "", *_verdicts(found)]
-    for title, mode, family, measures in _TABLES:
-        chosen = _methods(rows, mode, family)
-        if chosen:
-            parts += ["", f"## {title}", "", _TEXTS[title], "", *_table(rows, mode, chosen, measures)]
-            picture = pictures.get(family or mode)
+    for table in _TABLES:
+        chosen = [row for row in rows if table.holds(row)]
+        if any(row.figures for row in chosen):
+            parts += ["", f"## {table.title}", "", _TEXTS[table.title], "", *_table(chosen, table)]
+            picture = pictures.get(table.picture)
             if picture:
-                parts += ["", _caption(family or mode), "", f"![{title}]({picture})"]
+                parts += ["", _caption(table.picture), "", f"![{table.title}]({picture})"]
     failures = [row for row in rows if row.reason]
     if failures:
         parts += ["", "## Not run", ""]
@@ -112,12 +156,6 @@ def _verdicts(found: Sequence[Verdict]) -> list[str]:
     ]
 
 
-def _methods(rows: Iterable[Row], mode: str, family: str) -> list[str]:
-    """The methods of a family with figures in a mode."""
-    chosen = [row for row in rows if row.mode == mode and (not family or family_of(row.method) == family)]
-    return list(dict.fromkeys(row.method for row in chosen if row.figures))
-
-
 def _failures(failures: Iterable[Row]) -> list[str]:
     """A line for each method and reason, with the cases in which it gave it."""
     where: dict[tuple[str, str], dict[str, None]] = {}
@@ -126,16 +164,17 @@ def _failures(failures: Iterable[Row]) -> list[str]:
     return [f"- `{method}`: {reason} ({'; '.join(places)})" for (method, reason), places in where.items()]
 
 
-def _table(rows: Sequence[Row], mode: str, methods: Sequence[str], measures: Sequence[str]) -> list[str]:
-    """The measures on calcified heads, and the error on the other groups."""
-    groups = {row.group for row in rows}
+def _table(rows: Sequence[Row], table: _Table) -> list[str]:
+    """The measures on calcified heads, and the error on the other groups, a line a method and quantity."""
+    groups, measures = {row.group for row in rows if row.figures}, table.measures
     others = [group for group in (PLAIN, FORWARD) if group in groups and group != _main(groups)]
     titles = [_TITLES[measure][0] for measure in measures] + [f"NRMSE %, {group}" for group in others]
     lines = [f"| {_main(groups)} | " + " | ".join(titles) + " |", "|---|" + "---:|" * len(titles)]
-    for method in methods:
-        cells = [_cell(rows, _main(groups), mode, method, measure) for measure in measures]
-        cells += [_cell(rows, group, mode, method, "nrmse") for group in others]
-        lines.append(f"| `{method}` | " + " | ".join(cells) + " |")
+    for method, quantity in dict.fromkeys((row.method, row.quantity) for row in rows if row.figures):
+        about = [row for row in rows if row.quantity == quantity]
+        cells = [_cell(about, _main(groups), table.mode, method, measure) for measure in measures]
+        cells += [_cell(about, group, table.mode, method, "nrmse") for group in others]
+        lines.append(f"| `{method}`{f' {quantity}' if table.sources else ''} | " + " | ".join(cells) + " |")
     return lines
 
 

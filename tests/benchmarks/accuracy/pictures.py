@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from qsm_dask import metrics
-from qsm_dask.stages import STAGES
 from tests.benchmarks.accuracy.cases import Case
-from tests.benchmarks.accuracy.runs import family_of
+from tests.benchmarks.accuracy.runs import SOURCES, Row, family_of, prepared
 
 GREYS = 24
 PIXEL_MM = 1.0
@@ -24,6 +23,7 @@ SCALES: dict[str, tuple[float, float, str]] = {
     "inversion": (0.12, 0.04, "ppm"),
     "background": (0.03, 0.01, "ppm"),
     "composed": (0.12, 0.06, "ppm"),
+    "separation": (0.12, 0.06, "ppm"),
     "field": (1.0, 0.005, "ppm"),
     "unwrap": (0.0, 6.5, "rad, last echo"),
 }
@@ -53,23 +53,26 @@ class Album:
         self.zoom = max(1, round(float(case.scan["voxel_size"][0]) / PIXEL_MM))
         self.tiles: list[Tile] = []
 
-    def keep(self, mode: str, method: str, found: NDArray[np.float64]) -> None:
+    def keep(self, row: Row, found: NDArray[np.float64]) -> None:
         """Take the slices of a map as `runs.compare` returned it."""
-        family = family_of(method) if mode == "isolated" else "composed"
-        if family not in SCALES or (mode == "composed" and family_of(method) in {"unwrap", "field"}):
+        isolated, goal = row.mode == "isolated", row.quantity
+        family = family_of(row.method) if isolated else "composed"
+        if family not in SCALES or (not isolated and (goal in SOURCES or family_of(row.method) in {"unwrap", "field"})):
             return
-        goal = STAGES[method].outputs[0] if mode == "isolated" else "chi"
         if goal == "unwrapped_phase":  # its error is all there is to see
-            self.tiles.append(Tile(family, method, (), self._slices(found, self._case.truth["mask"])))
+            self.tiles.append(Tile(family, row.method, (), self._slices(found, self._case.truth["mask"])))
             return
         mask = self._case.core if goal == "local_field" else self._case.truth["mask"]
-        truth = metrics.prepared(self._case.truth[goal], mask)
-        if not any(tile.family == family for tile in self.tiles):
+        truth = prepared(goal, self._case.truth[goal], mask)
+        label = f", {goal}" if goal in SOURCES else ""
+        if not any((tile.family, tile.name) == (family, f"truth{label}") for tile in self.tiles):
             self.tiles.append(
-                Tile(family, "truth", self._slices(truth, mask), self._slices(np.zeros_like(truth), mask))
+                Tile(family, f"truth{label}", self._slices(truth, mask), self._slices(np.zeros_like(truth), mask))
             )
+        # Of the map of one kind of source zero is a value.
+        shown = mask if goal in SOURCES else mask & (found != 0.0)
         errors = self._slices(found - truth, mask)
-        self.tiles.append(Tile(family, method, self._slices(found, mask & (found != 0.0)), errors))
+        self.tiles.append(Tile(family, f"{row.method}{label}", self._slices(found, shown), errors))
 
     def _slices(self, values: NDArray[np.float64], shown: NDArray[np.bool_]) -> tuple[NDArray[np.float32], ...]:
         """The two slices, NaN where nothing is shown."""

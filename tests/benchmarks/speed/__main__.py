@@ -74,7 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if "failed" in prepared:
             print(f"the head could not be simulated: {prepared['failed']}", file=sys.stderr)
             return 2
-        for kind, name in asked:
+        for number, (kind, name) in enumerate(asked, 1):
+            print(f"{number} of {len(asked)}:", end=" ", file=sys.stderr, flush=True)
             rows.append(measured(kind, name, folder))
             print(line(rows[-1]), file=sys.stderr, flush=True)
     text = page(rows)

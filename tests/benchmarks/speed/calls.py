@@ -1,6 +1,7 @@
 """A stage with its inputs in memory, ready to be timed."""
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ class Lacking(Exception):
 class Prepared:
     """A stage, its inputs on the full head, and its code compiled or loaded by a call on the small one."""
 
-    def __init__(self, name: str, folder: Path) -> None:
+    def __init__(self, name: str, folder: Path, changed: Mapping[str, Any] | None = None) -> None:
+        """Prepare a stage at its default parameters but for those changed."""
         self.stage = STAGES[name]
-        self.parameters = {**self.stage.parameters, **({"labels": (1, 2)} if name == "reference.region" else {})}
+        labels = {"labels": (1, 2)} if name == "reference.region" else {}
+        self.parameters = {**self.stage.parameters, **labels, **(changed or {})}
         small = head_case.read(folder / "small", self.stage.inputs)
         lacking = [one for one in self.stage.inputs if one not in small and one not in self.stage.optional]
         if lacking:

@@ -15,7 +15,7 @@ from qsm_dask.workflow import compile_ahead
 from tests.benchmarks import head_case
 from tests.benchmarks.first_scan import first_scan
 from tests.benchmarks.speed.calls import Prepared
-from tests.benchmarks.speed.cases import Row
+from tests.benchmarks.speed.cases import SHORTENED, Row
 
 
 def _least(call: Callable[[], Any], runs: int = 5, clock: Callable[[], float] = time.process_time) -> float:
@@ -97,7 +97,7 @@ COMPARISONS: Mapping[str, Callable[[Path], Row]] = {
 
 def two_threads(name: str, folder: Path) -> Row:
     """A stage on one thread and on two, in turn: wall time, as only that can gain, and whether the results agree."""
-    prepared = Prepared(name, folder)
+    prepared = Prepared(name, folder, SHORTENED.get(name, {}))
 
     def run(threads: int) -> tuple[float, Any]:
         with scipy.fft.set_workers(threads):

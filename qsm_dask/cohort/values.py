@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from qsm_dask.cohort.standing import Standing
 from qsm_dask.dictionary import MOMENTS
 from qsm_dask.quantities import COORDINATES
 from qsm_dask.references import CSF, Moments, moments_of, shifted
-from qsm_dask.standing import Standing
 from qsm_dask.store import CohortStore
 from qsm_dask.store.datasets import region_names
 

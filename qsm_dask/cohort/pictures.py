@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qsm_dask.cohort.standing import NodeState
 from qsm_dask.quantities import NODES
 from qsm_dask.report.figures import Layer, mosaic, size_of
 from qsm_dask.report.pages import Picture
 from qsm_dask.report.planes import Orientation
 from qsm_dask.scan import ScanKey
-from qsm_dask.standing import NodeState
 from qsm_dask.store import CohortStore, Commit
 from qsm_dask.store.documents import REPORT, picture
 

@@ -153,7 +153,8 @@ def standings_under(cohort: CohortStore, pipeline: Planner | None) -> Iterator[S
     names = [str(name) for name in index.columns]
     records = (dict(zip(names, values, strict=True)) for values in index.itertuples(index=False))
     rows = {(str(row["scan"]), str(row["node"])): row for row in records}
-    scans = sorted({ScanKey.parse(scan) for scan, _ in rows})
+    # The index is a cache: a driver that was killed did not record its last scans.
+    scans = sorted({ScanKey.parse(scan) for scan, _ in rows} | set(cohort.unindexed()))
     with ThreadPoolExecutor(_READERS, "standing") as readers:  # an object store answers many at once as soon as one
         for start in range(0, len(scans), _BATCH):
             batch = scans[start : start + _BATCH]
@@ -173,6 +174,8 @@ def _ingest(
         ingest = cohort.commit(scan, "ingest", INGEST_KEY)
     except DamageError as error:
         return NodeState("ingest", "failed", INGEST_KEY, reason=str(error))
+    if ingest is None and row is None:
+        return NodeState("ingest", "pending", reason="its ingest has not ended: run `qsm-dask ingest` again")
     return ingest or NodeState("ingest", "failed", reason="its ingest is gone: run `qsm-dask ingest` again")
 
 

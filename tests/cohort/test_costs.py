@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from qsm_dask.costs import Costs, Sample, Work, middle, work_of
+from qsm_dask.cohort.costs import Costs, Sample, Work, middle, work_of
 from qsm_dask.pipeline import Pipeline
 from qsm_dask.scan import Geometry, ScanKey
 from qsm_dask.store import Commit

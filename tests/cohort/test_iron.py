@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from qsm_dask import phantom
+from qsm_dask.cohort.iron import CALIBRATIONS, Calibration, calibration, check_reference, obstacle
 from qsm_dask.errors import ConfigError
-from qsm_dask.iron import CALIBRATIONS, Calibration, calibration, check_reference, obstacle
 
 LINE = Calibration(2.0, 0.1, 10.0, 3.0, ("csf",), "by hand")
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from qsm_dask import participants
+from qsm_dask.cohort import participants
+from qsm_dask.cohort.participants import Participants
 from qsm_dask.io import bids
-from qsm_dask.participants import Participants
 from qsm_dask.store import CohortStore
 
 

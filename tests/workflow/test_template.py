@@ -1,0 +1,92 @@
+"""A template of a cohort's own: in the mean shape of its scans, whatever it began with, and usable as an atlas."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from scipy.ndimage import map_coordinates
+
+from qsm_dask import api
+from qsm_dask.engine import SerialEngine
+from qsm_dask.errors import ConfigError
+from qsm_dask.io.atlas import pin, read
+from qsm_dask.io.nifti import read_header, read_volume, write_volume
+from qsm_dask.pipeline import Pipeline
+from qsm_dask.store import CohortStore
+from qsm_dask.store.documents import PIPELINE
+from qsm_dask.workflow import ingest, process, simulate, template
+from tests.workflow.test_cube import PIPELINE as STANDARD
+from tests.workflow.test_cube import SHAPE
+
+ENGINE = SerialEngine(4 * 2**30)
+STEPS_ONLY = {
+    **STANDARD,
+    "goal": ["chi_standard"],
+    "steps": [step for step in STANDARD["steps"] if step != "roi.statistics" and "anatomy.labels" not in step],
+}
+
+
+def bend(source: Path, target: Path) -> None:
+    """The template as if people had heads bent by up to 6 mm: a population that it does not fit."""
+    target.mkdir()
+    for path in source.glob("*.nii.gz"):
+        if "dseg" in path.name:
+            continue
+        header = read_header(path, standard=True)
+        x, y, z = np.indices(header.shape).astype(float)
+        nx, ny, nz = header.shape
+        at = [x + 1.5 * np.sin(9 * y / ny), y + 1.5 * np.sin(8 * z / nz), z - 1.5 * np.sin(9 * x / nx)]
+        values = map_coordinates(read_volume(path).astype(np.float32), at, order=1)
+        write_volume(target / path.name, values > 0.5 if "mask" in path.name else values, header.affine)
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory) -> CohortStore:
+    """Three heads of forms of their own, registered to a template whose own form is wrong."""
+    folder = tmp_path_factory.mktemp("template")
+    simulate.run(folder / "bids", subjects=3, seed=11, shape=SHAPE, atlas=True)
+    bend(folder / "bids" / simulate.ATLAS / "tpl-phantom", folder / "tpl-bent")
+    store = CohortStore.create(folder / "cohort")
+    ingest.run(folder / "bids", store, ENGINE, derivatives=[f"{folder / 'bids' / simulate.TRUTH}:chi"])
+    process.run(store, ENGINE, Pipeline.from_mapping(STEPS_ONLY).with_atlas(str(folder / "tpl-bent")))
+    return store
+
+
+def likeness(one: Path, other: Path) -> float:
+    """Correlation of the susceptibility of two templates."""
+    a, b = (read(str(folder), "template").contrasts["chi"].values for folder in (one, other))
+    here = (a != 0) & (b != 0)
+    return float(np.corrcoef(a[here], b[here])[0, 1])
+
+
+@pytest.mark.slow
+def test_iterations_bring_the_template_to_the_shape_of_the_cohort(cohort, tmp_path, monkeypatch):
+    monkeypatch.setattr("qsm_dask.workflow.compile_ahead.run", lambda *_: None)
+    before = cohort.read_document(PIPELINE)
+    out, home = tmp_path / "out", cohort.place.folder.parent
+    straight, bent = home / "bids" / simulate.ATLAS / "tpl-phantom", home / "tpl-bent"
+    made = api.build_template(cohort, ENGINE, out, iterations=3, name="ours")
+    assert [one.scans for one in made] == [3, 3, 3]
+    assert made[1].shape_mm < 0.4 * made[0].shape_mm
+    assert likeness(out, straight) > likeness(bent, straight)
+    assert cohort.read_document(PIPELINE) == before
+    assert cohort.cube("chi").sizes["scan"] == 3, "the cohort's own results count again"
+    assert pin(str(out), "template") == pin(str(out / "iteration-3"), "template")
+    summary = process.run(cohort, ENGINE, Pipeline.from_mapping(STEPS_ONLY).with_atlas(str(out)))
+    assert (summary.done, summary.failures) == (3, {})
+
+
+def test_medians_are_taken_over_what_there_is():
+    nan = np.nan
+    values = np.array([[3.0, 1.0, 2.0], [4.0, nan, 1.0], [nan, nan, nan], [7.0, nan, nan]], np.float32)
+    cube = xr.DataArray(values.T.copy(), dims=("scan", "x")).chunk(scan=1)
+    np.testing.assert_array_equal(template._medians(cube), np.array([2.0, 2.5, nan, 7.0], np.float32))
+
+
+def test_a_cohort_that_was_not_brought_to_a_template_is_refused(tmp_path):
+    store = CohortStore.create(tmp_path / "cohort")
+    with pytest.raises(ConfigError, match=r"process it with a pipeline that has the step anatomy\.standard"):
+        template.pipeline_of(store)
+    with pytest.raises(ConfigError, match="letters and digits, got '../x'"):
+        api.build_template(store, ENGINE, tmp_path, name="../x")
