@@ -6,9 +6,13 @@ from typing import Any
 
 from qsm_dask.anatomy import extraction
 from qsm_dask.kernels.fourier import MARGIN_MM, SOURCES_MARGIN_MM, padded_shape
+from qsm_dask.quantities import MOST_T1W_VOXELS
 from qsm_dask.scan import Geometry
 
 FLOAT = 4
+
+NETWORK_BYTES = 1370 * 2**20
+"""Of torch and the activations of the network of `mask.deepbet`."""
 
 
 def volumes(
@@ -155,8 +159,14 @@ def registration(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
     return int(FLOAT * (88.0 * compared + 3.7 * parameters["template"] + 1.3 * geometry.voxels))
 
 
+def rigid_alignment(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
+    """`anatomy.align_t1w` holds means over blocks of a T1w of the largest matrix planned for, and compares those."""
+    del parameters
+    return int(FLOAT * (1.0 * MOST_T1W_VOXELS + 3.0 * geometry.voxels))
+
+
 def carried_labels(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
-    """`anatomy.labels` holds the atlas as it is read, then as labels, and the scan's labels sorted to count them."""
+    """`anatomy.labels` holds the atlas as it is read, then as labels, and the scan's with their margins, sorted."""
     return int(FLOAT * max(3.0 * parameters["atlas"], parameters["atlas"] + 4.1 * geometry.voxels))
 
 
@@ -184,3 +194,9 @@ def grown_surface(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
     return int(
         max(FLOAT * (12.5 * isotropic + 1.2 * geometry.voxels) + _MESH, FLOAT * (2 * isotropic + 5.1 * geometry.voxels))
     )
+
+
+def network_activations(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
+    """`mask.deepbet` brings torch and works on a fixed grid of 256x256x256, whatever the scan."""
+    del parameters
+    return NETWORK_BYTES + int(FLOAT * 2.0 * geometry.voxels)

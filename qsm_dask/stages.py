@@ -12,10 +12,11 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any, get_type_hints
 
-from qsm_dask.anatomy.extraction import bet
+from qsm_dask.anatomy.extraction import bet, deepbet
 from qsm_dask.anatomy.labels import labels, probabilities
 from qsm_dask.anatomy.registration import register
 from qsm_dask.anatomy.standard import standard
+from qsm_dask.anatomy.structural import align_t1w
 from qsm_dask.applies import three_dimensions, three_echoes, three_equispaced_echoes, two_echoes
 from qsm_dask.atlas import Part
 from qsm_dask.kernels import (
@@ -68,12 +69,14 @@ from qsm_dask.memory import (
     inner_sources,
     largest_sphere,
     morphology,
+    network_activations,
     offset_removal,
     outer_dipoles,
     primal_dual,
     readout_removal,
     region_reference,
     registration,
+    rigid_alignment,
     smallest_field,
     spanning_tree,
     split_field,
@@ -169,6 +172,14 @@ class Stage:
 
 ANATOMY: Mapping[str, Stage] = MappingProxyType(
     {
+        "anatomy.align_t1w": Stage(
+            align_t1w,
+            ("t1w_from_scan",),
+            rigid_alignment,
+            "10.1016/S0031-3203(98)00091-0",
+            applies=three_dimensions,
+            packages={"picsl_greedy": "anatomy", "SimpleITK": "anatomy"},
+        ),
         "anatomy.register": Stage(
             register,
             ("template_position",),
@@ -193,7 +204,15 @@ ANATOMY: Mapping[str, Stage] = MappingProxyType(
             applies=three_dimensions,
             atlases={"template": "grid"},
         ),
-        "anatomy.labels": Stage(labels, ("dseg",), carried_labels, atlases={"atlas": "regions"}),
+        "mask.deepbet": Stage(
+            deepbet,
+            ("mask",),
+            network_activations,
+            "10.48550/arXiv.2308.07003",
+            applies=three_dimensions,
+            packages={"deepbet": "deepbet", "torch": "deepbet"},
+        ),
+        "anatomy.labels": Stage(labels, ("dseg",), carried_labels, version=2, atlases={"atlas": "regions"}),
         "anatomy.probabilities": Stage(
             probabilities, ("dseg", "probseg", "probseg_labels"), carried_probabilities, atlases={"atlas": "regions"}
         ),
@@ -209,6 +228,7 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
         ),
         "mask.field_quality": Stage(masking.field_quality, ("mask",), volumes(2.2), "10.1002/mrm.29048"),
         "mask.segmentation": Stage(segmentation, ("mask",), closed_labels),
+        "mask.combine": Stage(masking.combine, ("mask",), volumes(1.0)),
         "mask.erode": Stage(masking.erode, ("mask",), volumes(0.75)),
         "coils.mcpc3ds": Stage(
             coils.mcpc3ds, ("phase", "magnitude"), coil_combination, "10.1002/mrm.26963", applies=two_echoes

@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qsm_dask.atlas import Atlas, Image
+from qsm_dask.kernels.carrying import carry_regions
 from qsm_dask.kernels.doors import check_mask
-from qsm_dask.kernels.resample import carry_labels, sample
+from qsm_dask.kernels.resample import sample
 from qsm_dask.regions import split_side
 from qsm_dask.told import Told
 
@@ -27,8 +28,9 @@ def labels(
 ) -> tuple[Labels, Told]:
     """Carry the regions of an atlas to a scan, with one interpolation.
 
-    A label image is read by the label that fills most of what linear interpolation reads; of probabilities, the most
-    probable region is taken where it reaches the threshold.
+    A label image is read by linear interpolation of the share of each label, and so that every region keeps the volume
+    that the registration gives it (see `kernels.carrying`); of probabilities, the most probable region is taken where
+    it reaches the threshold.
 
     Parameters
     ----------
@@ -50,7 +52,7 @@ def labels(
     """
     inside = _checked(template_position, mask)
     if atlas.labels is not None:
-        found = carry_labels(atlas.labels.values, atlas.labels.affine, template_position)
+        found = carry_regions(atlas.labels.values, atlas.labels.affine, template_position)
     elif atlas.probabilities is not None:
         volumes = (sample(one, atlas.probabilities.affine, template_position) for one in atlas.probabilities.values)
         found = _most_probable(atlas, volumes, template_position.shape[1:], threshold)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qsm_dask.errors import InputError
+from qsm_dask.io import structural
 from qsm_dask.io.acquisition import Acquisition, FileRef, Map
 from qsm_dask.io.coils import Coils, check_coils, check_signed, open_coils, scale_of
 from qsm_dask.io.echoes import Series, Source, choose_parts
@@ -150,6 +151,10 @@ def with_maps(images: Reading, acquisition: Acquisition, metadata: Mapping[str, 
     arrays, sources = dict(images.arrays), dict(images.sources)
     labels, warnings = dict[int, str](), [*acquisition.notes, *images.image_warnings]
     for item in sorted(acquisition.maps, key=lambda one: one.quantity == "probseg"):
+        if item.quantity == structural.QUANTITY:
+            own, sources[item.quantity] = structural.read(item)
+            arrays |= own
+            continue
         found = read_map(item, metadata[item.file.label], grid, float(images.header["b0"]), magnitude)
         arrays |= found.arrays
         sources |= dict.fromkeys(found.arrays, found.source)

@@ -21,7 +21,7 @@ from qsm_dask.engine.base import Engine, Outcome
 from qsm_dask.engine.resources import PeakMemory
 from qsm_dask.errors import ConfigError, InputError, NoPhase, StageError
 from qsm_dask.io import bids as dataset
-from qsm_dask.io import changes, remote
+from qsm_dask.io import changes, remote, structural
 from qsm_dask.io import derivatives as maps
 from qsm_dask.io.acquisition import Acquisition
 from qsm_dask.io.documents import json_bytes
@@ -123,7 +123,8 @@ def run(
         sources = maps.parse([_below(spec, bids, root) for spec in derivatives], root)
         moved = [Transforms.parse(_pattern_below(text, bids, root), root) for text in transforms]
         index = dataset.index(root, participants=participants, sessions=sessions, filters=chosen)
-        acquisitions = located(maps.attach(index.acquisitions, sources, chosen, moved))
+        with_t1w = structural.attach(index.acquisitions, root, chosen)
+        acquisitions = located(maps.attach(with_t1w, sources, chosen, moved))
         about, people = dataset.description(root), dataset.participants(root)
         columns = dataset.columns(root)
     whole = not (participants or sessions or filters)
