@@ -85,8 +85,16 @@ QUANTITIES: Mapping[str, Quantity] = MappingProxyType(
         "voxel_size": Quantity(("axis",), "float64", "mm", "voxel spacing", "ingest"),
         "affine": Quantity(("row", "column"), "float64", "mm", "voxel index to scanner position", "ingest"),
         "dseg": _volume("1", "label image: region number of each voxel, 0 outside", "regions", dtype="int32"),
-        "probseg": Quantity(("label", *SPACE), "float32", "1", "probability of each region in each voxel", "ingest"),
-        "probseg_labels": Quantity(("label",), "int64", "1", "region number of each volume of probseg", "ingest"),
+        "probseg": Quantity(
+            ("label", *SPACE), "float32", "1", "probability of each region in each voxel", "regions", stored=False
+        ),
+        "probseg_labels": Quantity(
+            ("label",), "int64", "1", "region number of each volume of probseg", "regions", stored=False
+        ),
+        "t1w": Quantity(
+            ("t1w_x", "t1w_y", "t1w_z"), "float32", "a.u.", "T1-weighted image of the subject, its own grid", "ingest"
+        ),
+        "t1w_affine": Quantity(("row", "column"), "float64", "mm", "voxel index to scanner position of t1w", "ingest"),
         "r2": _volume("1/s", "irreversible transverse relaxation rate, of spin echoes", "ingest"),
         "mask": _volume("1", "voxels trusted downstream", "field", dtype="bool"),
         "phase_quality": _volume("1", "reliability of the phase of a voxel, 0 to 1", "field", stored=False),
@@ -110,6 +118,9 @@ QUANTITIES: Mapping[str, Quantity] = MappingProxyType(
         "swi_mip": _volume("a.u.", "minimum intensity projection of the susceptibility-weighted image", "maps"),
         "template_position": Quantity(
             ("axis", *SPACE), "float32", "mm", "position of each voxel in the space of a template", "registration"
+        ),
+        "t1w_from_scan": Quantity(
+            ("row", "column"), "float64", "mm", "scanner position of the scan to that of t1w, rigid", "registration"
         ),
         "chi_standard": _standard("ppm", "magnetic susceptibility"),
         "r2star_standard": _standard("1/s", "effective transverse relaxation rate"),
@@ -140,13 +151,16 @@ QUANTITIES: Mapping[str, Quantity] = MappingProxyType(
     }
 )
 
+MOST_T1W_VOXELS = 2**25
+"""What is planned for where only the matrix of the gradient echoes is known: 256x320x320 is less."""
+
 HEADER = ("te", "b0", "b0_dir", "voxel_size", "affine")
 """What is read from headers and sidecars: plain values, not arrays of voxels."""
 
 RAW = ("phase", "magnitude", *HEADER)
 """What every usable acquisition delivers."""
 
-BESIDE = ("dseg", "probseg", "probseg_labels", "r2")
+BESIDE = ("dseg", "probseg", "probseg_labels", "r2", "t1w", "t1w_affine")
 """What no step makes and derivatives may deliver."""
 
 

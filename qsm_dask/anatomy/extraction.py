@@ -1,9 +1,10 @@
-"""Brain extraction from the magnitude, by tools of others."""
+"""Brain extraction from the magnitude, by tools of others: a growing surface, and a neural network."""
 
 import contextlib
 import warnings
 from importlib import import_module
 from io import StringIO
+from itertools import permutations
 from types import SimpleNamespace
 from typing import Any
 
@@ -74,6 +75,82 @@ def bet(
     if not found.any():
         raise ValueError(f"fraction is {fraction}: the tool found no brain; make it smaller")
     return found
+
+
+def deepbet(
+    magnitude: Real,
+    affine: NDArray[np.float64],
+    /,
+    *,
+    echo: int = 1,
+    threshold: float = 0.5,
+) -> Mask:
+    """Find the brain by a neural network.
+
+    The wheel `deepbet` (MIT), which holds the weights, is run on the processor by one thread, so that the mask is the
+    same on every machine of a kind. It was trained on T1-weighted heads and finds what lies inside the skull, fluid
+    included: follow with `mask.phase_quality`.
+
+    Parameters
+    ----------
+    magnitude : (echo, x, y, z).
+    affine : (4, 4) voxel index to scanner position [mm]: the network knows heads upright only.
+    echo : which echo it sees, the first being 1: of gradient echoes the shortest is most like a T1-weighted image.
+    threshold : of the network's output, 0 to 1, from which a voxel is brain.
+
+    Returns
+    -------
+    bool (x, y, z).
+
+    Raises
+    ------
+    ValueError : there is no such echo, it is zero throughout or not finite, the threshold is not between 0 and 1, the
+        tool is not installed, or it finds no brain.
+
+    References
+    ----------
+    Fisch 2024, doi:10.48550/arXiv.2308.07003
+    """
+    if not 1 <= echo <= magnitude.shape[0]:
+        raise ValueError(f"echo is {echo}: the scan has {magnitude.shape[0]}")
+    if not 0.0 < threshold < 1.0:
+        raise ValueError(f"threshold is {threshold}: it must lie between 0 and 1")
+    image = np.asarray(magnitude[echo - 1], dtype=np.float32)
+    if not (np.isfinite(image).all() and image.max() > 0.0):
+        raise ValueError(f"magnitude of echo {echo} is zero throughout, or NaN: there is no brain to find")
+    order, flips = _upright(np.asarray(affine, dtype=np.float64))
+    upright = np.ascontiguousarray(np.flip(image.transpose(order), flips))
+    found = np.flip(_segmented(upright, threshold), flips).transpose(np.argsort(order))
+    if not found.any():
+        raise ValueError(f"threshold is {threshold}: the network found no brain; look at the magnitude")
+    return np.ascontiguousarray(found)
+
+
+def _upright(affine: NDArray[np.float64]) -> tuple[list[int], tuple[int, ...]]:
+    """The order of array axes that lie closest to right, front and up, and those of them that run the other way."""
+    directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    order = max(permutations(range(3)), key=lambda one: sum(abs(directions[row, axis]) for row, axis in enumerate(one)))
+    return list(order), tuple(row for row, axis in enumerate(order) if directions[row, axis] < 0.0)
+
+
+def _segmented(image: Real, threshold: float) -> Mask:
+    try:
+        tool: Any = import_module("deepbet")
+        torch: Any = import_module("torch")
+    except ImportError as error:
+        raise ValueError("mask.deepbet needs deepbet and torch: install qsm-dask[deepbet]") from error
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # those of its own dependencies, of which a user can do nothing
+            network = tool.BrainExtraction(no_gpu=True)
+            found = network.run_model(image) > threshold
+            return np.asarray(network.postprocess(found), dtype=np.bool_)
+    except AssertionError as error:
+        raise ValueError(f"the network found no brain: {error}") from error
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _root_mean_square(magnitude: Real) -> Real:

@@ -1,11 +1,16 @@
 """Where each voxel of a scan lies in the space of a template."""
 
-from typing import Any
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qsm_dask.anatomy import greedy
+from qsm_dask.anatomy import ants, greedy
+from qsm_dask.anatomy.channels import Channel
+from qsm_dask.anatomy.grids import blocks, centre, coarser, moved
+from qsm_dask.anatomy.structural import brought
 from qsm_dask.atlas import Atlas, Image
 from qsm_dask.kernels.doors import check_mask, check_volume
 from qsm_dask.kernels.resample import block_mean, jacobian, refined, sample
@@ -18,6 +23,11 @@ Mask = NDArray[np.bool_]
 _CHI_RANGE = (-0.1, 0.2)
 """[ppm] What tissue spans: veins and calcifications, which differ between people, must not outweigh nuclei."""
 
+_MOVING = MappingProxyType({"T1w": ("T1w",), "magnitude": ("magnitude", "T1w"), "chi": ("chi",)})
+"""What of a template a contrast of the scan is compared with, the best first; anatomy comes before susceptibility."""
+
+_METHODS = MappingProxyType({"greedy": greedy.register, "ants": ants.register})
+
 _STEP_MM = 1.0 / 64.0
 """Positions are rounded to it: far below a voxel, and the store packs them into a third."""
 
@@ -27,20 +37,26 @@ def register(
     mask: Mask,
     affine: NDArray[np.float64],
     chi: Real | None = None,
+    t1w: Real | None = None,
+    t1w_affine: NDArray[np.float64] | None = None,
+    t1w_from_scan: NDArray[np.float64] | None = None,
     /,
     *,
     template: Atlas,
+    method: Literal["greedy", "ants"] = "greedy",
     resolution_mm: float = 2.0,
     chi_weight: float = 1.0,
     affine_iterations: tuple[int, ...] = (40, 20, 0),
     iterations: tuple[int, ...] = (60, 30, 10),
     smoothing_voxels: tuple[float, float] = (2.0, 1.0),
 ) -> tuple[Real, Told]:
-    """Register a scan to a template by its magnitude and its susceptibility: an affine map, then a deformation.
+    """Register a scan to a template by its anatomy and its susceptibility: an affine map, then a deformation.
 
-    T1-like contrast misses nuclei that iron makes bright in susceptibility, so both count where the template has
-    both. Each is compared by cross-correlation in small windows, which does not ask for equal grey values.
-    Susceptibility is clipped to -0.1 to 0.2 ppm. The result is the same, byte by byte, on every run.
+    Anatomy is the subject's own T1-weighted image where both have one, else the magnitude. T1-like contrast misses
+    nuclei that iron makes bright in susceptibility, so both count where the template has both. Each is compared by
+    cross-correlation in small windows, which does not ask for equal grey values. Susceptibility is clipped to -0.1 to
+    0.2 ppm. All is compared on the scan's grid, to which the T1-weighted image is brought by the rigid map of
+    `anatomy.align_t1w`: what is returned leads from scan to template at once, and the same, byte by byte, on every run.
 
     Parameters
     ----------
@@ -49,8 +65,13 @@ def register(
     affine : (4, 4) voxel index to scanner position [mm], whose orientation the registration starts from; the
         centres of the two brains are laid on one another.
     chi : (x, y, z) susceptibility [ppm]; without it, or without one in the template, the magnitude counts alone.
+    t1w : T1-weighted image of the subject, on its own grid.
+    t1w_affine : (4, 4) voxel index to scanner position [mm] of it.
+    t1w_from_scan : (4, 4) scanner position of the scan to that of the T1-weighted image [mm].
     template : folder of images as BIDS and TemplateFlow name them: a `T2starw` or `T1w`, a `desc-brain_mask`, and a
         `Chimap` if there is one.
+    method : the program that optimises: greedy, or ANTs, which descends by smaller steps and wants several times as
+        many, of the affine map above all: (500, 200, 50).
     resolution_mm : scans with smaller voxels are compared in blocks of whole voxels up to this size [mm].
         Deformations are smooth; finer ones take much longer and hardly move a label.
     chi_weight : of susceptibility beside the magnitude, whose weight is 1. Twice as much gains nothing: on two
@@ -81,24 +102,26 @@ def register(
         check_volume(f"magnitude of echo {number}", echo, inside)
     if chi is not None:
         check_volume("chi", chi, inside)
-    step = _blocks(np.asarray(affine, dtype=np.float64), resolution_mm)
+    step = blocks(np.asarray(affine, dtype=np.float64), resolution_mm)
     share = block_mean(inside, step)
-    grid = _coarser(affine, step)
+    grid = coarser(affine, step)
     compared = Image(share > 0.5, grid)
     if not compared.values.any():
         raise ValueError("mask holds no block of voxels: lower resolution_mm")
-    contrasts = {"magnitude": Image(_stripped(root_mean_square(magnitude), inside, step), grid)}
-    if chi is not None:
-        contrasts["chi"] = Image(_stripped(np.clip(chi, *_CHI_RANGE), inside, step), grid)
-    channels = [
-        greedy.Channel(contrasts[name], moving, 1.0 if name == "magnitude" else chi_weight)
-        for name, moving in _moving(template).items()
-        if name in contrasts
-    ]
-    shift = _centre(_brain(template)) - _centre(compared)
-    coarse = greedy.register(
-        [one._replace(fixed=_moved(one.fixed, shift)) for one in channels],
-        _moved(compared, shift),
+    contrasts = {"chi": Image(_stripped(np.clip(chi, *_CHI_RANGE), inside, step), grid)} if chi is not None else {}
+    if t1w is not None and t1w_affine is not None and t1w_from_scan is not None and "T1w" in template.contrasts:
+        seen = brought(t1w, t1w_affine, t1w_from_scan, compared, resolution_mm)
+        contrasts["T1w"] = Image(np.where(compared.values, seen, np.float32(0.0)), grid)
+    else:
+        contrasts["magnitude"] = Image(_stripped(root_mean_square(magnitude), inside, step), grid)
+    channels = {
+        name: Channel(contrasts[name], moving, chi_weight if name == "chi" else 1.0)
+        for name, moving in _moving(template, contrasts).items()
+    }
+    shift = centre(_brain(template)) - centre(compared)
+    coarse = _METHODS[method](
+        [one._replace(fixed=moved(one.fixed, shift)) for one in channels.values()],
+        moved(compared, shift),
         affine_iterations=affine_iterations,
         iterations=iterations,
         smoothing_voxels=smoothing_voxels,
@@ -110,19 +133,6 @@ def register(
     np.rint(positions, out=positions)
     positions *= np.float32(_STEP_MM)
     return positions, told
-
-
-def _blocks(affine: NDArray[np.float64], resolution_mm: float) -> tuple[int, int, int]:
-    """Voxels of the scan in one that is compared, along each axis."""
-    x, y, z = (max(1, int(resolution_mm / size + 1e-6)) for size in np.linalg.norm(affine[:3, :3], axis=0))
-    return x, y, z
-
-
-def _coarser(affine: NDArray[np.float64], step: tuple[int, int, int]) -> NDArray[np.float64]:
-    """The affine of the grid whose voxels are blocks."""
-    blocks = np.diag([*step, 1.0])
-    blocks[:3, 3] = (np.asarray(step) - 1) / 2.0
-    return np.asarray(affine, dtype=np.float64) @ blocks
 
 
 def _stripped(values: Real, inside: Mask, step: tuple[int, int, int]) -> Real:
@@ -138,42 +148,29 @@ def _brain(template: Atlas) -> Image:
     return Image(first.values != 0, first.affine)
 
 
-def _moving(template: Atlas) -> dict[str, Image]:
+def _moving(template: Atlas, contrasts: Collection[str]) -> dict[str, Image]:
     """The template's images by the contrast of the scan that each is compared with, stripped of all but brain."""
     brain = _brain(template)
     chosen = {}
-    for name, options in (("magnitude", ("magnitude", "T1w")), ("chi", ("chi",))):
-        found = next((template.contrasts[one] for one in options if one in template.contrasts), None)
+    for name in (name for name in _MOVING if name in contrasts):
+        found = next((template.contrasts[one] for one in _MOVING[name] if one in template.contrasts), None)
         if found is None:
-            continue
+            if name == "chi":
+                continue
+            raise ValueError("the template has neither a T2starw nor a T1w: a scan cannot be registered to it")
         if found.values.shape != brain.values.shape:
             raise ValueError(f"the template's {name} and brain mask have different matrices: they must share one grid")
         values = np.clip(found.values, *_CHI_RANGE) if name == "chi" else found.values
         chosen[name] = Image(np.where(brain.values, values, np.float32(0.0)), found.affine)
-    if "magnitude" not in chosen:
-        raise ValueError("the template has neither a T2starw nor a T1w: a scan cannot be registered to it")
     return chosen
 
 
-def _centre(brain: Image) -> NDArray[np.float64]:
-    """Centre of gravity of a brain [mm]."""
-    counts = [brain.values.sum(axis=tuple(other for other in range(3) if other != axis)) for axis in range(3)]
-    index = [float(count @ np.arange(count.size)) / float(count.sum()) for count in counts]
-    return np.asarray(brain.affine[:3, :3] @ index + brain.affine[:3, 3])
-
-
-def _moved(image: Image, shift: NDArray[np.float64]) -> Image:
-    affine = image.affine.copy()
-    affine[:3, 3] += shift
-    return Image(image.values, affine)
-
-
-def _quality(positions: Real, compared: Image, channels: list[greedy.Channel]) -> Told:
+def _quality(positions: Real, compared: Image, channels: Mapping[str, Channel]) -> Told:
     figures: dict[str, float] = {}
     chosen = compared.values
-    for name, channel in zip(("magnitude", "chi"), channels, strict=False):
+    for name, channel in channels.items():
         found = sample(channel.moving.values, channel.moving.affine, positions)[chosen]
-        figures[f"{name}_correlation"] = _correlation(channel.fixed.values[chosen], found)
+        figures[f"{name.lower()}_correlation"] = _correlation(channel.fixed.values[chosen], found)
     volume = jacobian(positions, compared.affine)[chosen]
     low, high = np.percentile(volume, (1.0, 99.0))
     folded = float((volume <= 0.0).mean())

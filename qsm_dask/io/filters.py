@@ -10,7 +10,7 @@ from typing import Any
 from qsm_dask.errors import ConfigError
 from qsm_dask.io.names import LONG_NAMES, ORDER, RAW_SUFFIXES, Name, canonical
 
-QUERIES = (*(suffix.lower() for suffix in RAW_SUFFIXES), "dseg", "mask", "chi", "local_field", "r2")
+QUERIES = (*(suffix.lower() for suffix in RAW_SUFFIXES), "dseg", "mask", "chi", "local_field", "r2", "t1w")
 _LOG = logging.getLogger(__name__)
 _SPECIAL = ("suffix", "extension", "datatype")
 _NONE, _ANY = ("Query.NONE", None), ("Query.ANY", "*")
@@ -21,7 +21,7 @@ class Filters:
     """The content of a filter file, as fMRIPrep users know it.
 
     A JSON object with one entry a kind of file (`megre`, `t2starw`, `dseg`, `mask`, `chi`,
-    `local_field`, `r2`), each an object of entities, by short or long name, with the labels that
+    `local_field`, `r2`, `t1w`), each an object of entities, by short or long name, with the labels that
     may enter: one label, a list of labels, `null` (the entity must be absent) or `"*"` (it
     must be present). An entity that is not named may have any label. Kinds of file that
     only other programs read are passed over with a warning.

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -188,6 +188,35 @@ def field_quality(
     if kept is None:
         raise ValueError(f"no voxel is left by noise_ratio {noise_ratio} and residual_rad {residual_rad}: raise them")
     return kept
+
+
+def combine(mask: NDArray[Any], mask_other: NDArray[Any], /, *, rule: Literal["and", "or", "minus"] = "and") -> Mask:
+    """Combine two masks, voxel by voxel.
+
+    The other mask is one that a step before wrote under that name (`writes: {mask: mask_other}`), or another branch
+    that is read as it (`reads: {mask_other: mask_bet}`).
+
+    Parameters
+    ----------
+    mask : (x, y, z).
+    mask_other : (x, y, z).
+    rule : `and` keeps what both hold, `or` what either holds, `minus` what the first holds and the other does not.
+
+    Returns
+    -------
+    bool (x, y, z).
+
+    Raises
+    ------
+    ValueError : a mask is empty, their shapes differ, or nothing is left.
+    """
+    one, other = series.inside(mask), series.inside(mask_other)
+    if one.shape != other.shape:
+        raise ValueError(f"mask has shape {one.shape} and mask_other {other.shape}: resample one to the other's grid")
+    combined: Mask = {"and": one & other, "or": one | other, "minus": one & ~other}[rule]
+    if not combined.any():
+        raise ValueError(f"mask {rule} mask_other leaves no voxel: look at both")
+    return combined
 
 
 def erode(mask: NDArray[Any], voxel_size: ArrayLike, /, *, depth_mm: float = 2.0) -> Mask:

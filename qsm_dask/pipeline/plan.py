@@ -18,7 +18,7 @@ from qsm_dask.digests import digest_of
 from qsm_dask.errors import StageError
 from qsm_dask.kernels.solved import Solved
 from qsm_dask.pipeline.steps import Step
-from qsm_dask.quantities import base_name, quantity
+from qsm_dask.quantities import MOST_T1W_VOXELS, base_name, quantity
 from qsm_dask.scan import Geometry
 from qsm_dask.told import Told
 
@@ -203,9 +203,12 @@ class Plan:
 def array_bytes(name: str, geometry: Geometry) -> int:
     """Size of an array of voxels [bytes]; 0 of others, which are small."""
     known = quantity(name)
+    if known.dims[-1:] == ("t1w_z",):
+        return MOST_T1W_VOXELS * np.dtype(known.dtype).itemsize
     if known.dims[-1:] != ("z",):
         return 0
-    volumes = geometry.echoes if "echo" in known.dims else 3 if "axis" in known.dims else 1
+    lead = {"echo": geometry.echoes, "axis": 3, "label": geometry.probabilities}
+    volumes = lead.get(known.dims[0], 1)
     return volumes * geometry.voxels * np.dtype(known.dtype).itemsize
 
 

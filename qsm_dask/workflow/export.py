@@ -152,6 +152,13 @@ class _Scan:
             if image.table:
                 documents.write_tsv(names[2], ("index", "name"), image.table)
             written += names if image.table else names[:2]
+        if "t1w_from_scan" in self:
+            path = folder / outputs.file_path(self.key, "anat", "from-T1w_to-scan_mode-image_xfm", apart=apart)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            names = [path.with_name(f"{path.name}{ending}") for ending in (".txt", ".json")]
+            documents.write_bytes(names[0], outputs.itk_affine(self["t1w_from_scan"]))
+            documents.write_json(names[1], self._sidecar("t1w_from_scan", Units="mm"))
+            written += names
         return written
 
     def _images(self) -> Iterator[_Image]:

@@ -1,5 +1,6 @@
 """Registration to a template: a known map is found, twice the same, and what cannot be registered is refused."""
 
+import os
 import sys
 
 import numba
@@ -7,48 +8,8 @@ import numpy as np
 import pytest
 
 from qsm_dask.anatomy.registration import register
-from qsm_dask.atlas import Atlas, Image
-
-SHAPE = (40, 44, 38)
-VOXEL = 4.0
-WAVES = np.random.default_rng(7).standard_normal((12, 3)) / 8.0
-"""Of a texture that has edges in every direction [1/mm]."""
-
-
-def world(affine, shape=SHAPE):
-    index = np.indices(shape).astype(float)
-    return np.tensordot(affine[:3, :3], index, axes=1) + affine[:3, 3].reshape(3, 1, 1, 1)
-
-
-def head(at):
-    """Magnitude, susceptibility and brain of a head at template positions (3, …) [mm]."""
-    x, y, z = at
-    brain = (x / 62) ** 2 + (y / 74) ** 2 + (z / 58) ** 2 < 1
-    waves = sum(np.sin(a * x + b * y + c * z + n) for n, (a, b, c) in enumerate(WAVES))
-    magnitude = brain * (10 + waves)
-    nuclei = [(-24, 5, 0), (24, 5, 0), (-10, -15, -12), (10, -15, -12)]
-    chi = sum(0.12 * np.exp(-((x - a) ** 2 + (y - b) ** 2 + (z - c) ** 2) / 150) for a, b, c in nuclei)
-    return magnitude.astype(np.float32), (brain * chi).astype(np.float32), brain
-
-
-def template():
-    affine = np.diag([VOXEL, VOXEL, VOXEL, 1.0])
-    affine[:3, 3] = -VOXEL * (np.array(SHAPE) - 1) / 2
-    magnitude, chi, brain = head(world(affine))
-    return Atlas("toy", {"magnitude": Image(magnitude, affine), "chi": Image(chi, affine)}, Image(brain, affine))
-
-
-def scan():
-    """A scan whose axes are turned and shifted against the template's, and the true template positions."""
-    angle = np.deg2rad(9.0)
-    turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
-    affine = np.eye(4)
-    affine[:3, :3] = turn @ np.diag([-VOXEL, VOXEL, VOXEL])  # stored from right to left
-    affine[:3, 3] = np.array([12.0, -9.0, 20.0]) - affine[:3, :3] @ ((np.array(SHAPE) - 1) / 2)
-    x, y, z = world(affine) - np.array([12.0, -9.0, 20.0]).reshape(3, 1, 1, 1)
-    truth = np.stack([1.04 * x + 5 * np.sin(y / 20), 0.97 * y + 5 * np.sin(z / 18), z - 4 * np.sin(x / 22)])
-    magnitude, chi, brain = head(truth)
-    return magnitude, chi, brain, affine, truth
+from qsm_dask.atlas import Atlas
+from tests.anatomy.heads import SHAPE, VOXEL, scan, template
 
 
 @pytest.fixture(scope="module")
@@ -120,3 +81,30 @@ def test_what_cannot_be_registered_is_refused(monkeypatch):
     monkeypatch.setitem(sys.modules, "picsl_greedy", None)
     with pytest.raises(ValueError, match=r"qsm-dask\[anatomy\]"):
         register(magnitude[None], brain, affine, chi, template=template())
+
+
+def test_ants_finds_the_same_map_twice_and_leaves_the_environment_as_it_was():
+    pytest.importorskip("ants", reason="the extra ants is not installed")
+    magnitude, chi, brain, affine, truth = scan()
+    before = dict(os.environ)
+    one, other = (
+        register(
+            *(magnitude[None], brain, affine, chi),
+            template=template(),
+            method="ants",
+            affine_iterations=(500, 200, 50),
+            iterations=(40, 20, 5),
+        )[0]
+        for _ in range(2)
+    )
+    missed = np.linalg.norm(one - truth, axis=0)[brain]
+    assert np.median(missed) < 0.5 * VOXEL
+    np.testing.assert_array_equal(one, other)
+    assert dict(os.environ) == before
+
+
+def test_ants_that_is_not_installed_is_named(monkeypatch):
+    magnitude, chi, brain, affine, _ = scan()
+    monkeypatch.setitem(sys.modules, "ants", None)
+    with pytest.raises(ValueError, match=r"qsm-dask\[ants\]"):
+        register(magnitude[None], brain, affine, chi, template=template(), method="ants")

@@ -5,7 +5,7 @@ import pytest
 from scipy.ndimage import binary_fill_holes, distance_transform_edt, label
 from scipy.special import ellipe
 
-from qsm_dask.kernels.masking import magnitude, phase_quality
+from qsm_dask.kernels.masking import combine, magnitude, phase_quality
 from tests.kernels.fields import accrued, ball, head, smooth
 
 SIZE = (3.0, 3.0, 3.0)
@@ -182,3 +182,25 @@ def test_phases_that_cannot_be_judged_are_refused():
     for arguments, options, message in cases:
         with pytest.raises(ValueError, match=message):
             phase_quality(*arguments, **options)
+
+
+@pytest.mark.parametrize(("rule", "kept"), [("and", 2), ("or", 6), ("minus", 2)])
+def test_masks_are_combined_voxel_by_voxel(rule, kept):
+    one, other = np.zeros((8, 2, 2), bool), np.zeros((8, 2, 2), np.float32)
+    one[:4], other[2:6] = True, 2.0
+    found = combine(one, other, rule=rule)
+    assert found.dtype == np.bool_
+    assert found.sum() == kept * 4
+    expected = {"and": [2, 3], "or": [0, 1, 2, 3, 4, 5], "minus": [0, 1]}[rule]
+    assert np.flatnonzero(found[:, 0, 0]).tolist() == expected
+
+
+def test_masks_that_cannot_be_combined_are_refused():
+    one, other = np.zeros((8, 2, 2), bool), np.zeros((8, 2, 2), bool)
+    one[:2], other[4:] = True, True
+    with pytest.raises(ValueError, match="mask and mask_other leaves no voxel"):
+        combine(one, other)
+    with pytest.raises(ValueError, match="resample one to the other's grid"):
+        combine(one, other[1:])
+    with pytest.raises(ValueError, match="mask is empty"):
+        combine(one, other & False)
