@@ -26,7 +26,7 @@ from qsm_dask.store.documents import PIPELINE, read_json
 Real = NDArray[np.float32]
 
 _STANDARD = "anatomy.standard"
-_APART = ("anatomy.labels", "roi.")
+_APART = ("anatomy.labels", "anatomy.probabilities", "roi.")
 _SMOOTHING_VOXELS = 1.5
 
 
@@ -58,8 +58,8 @@ def pipeline_of(cohort: CohortStore, atlas: str | None = None) -> Pipeline:
     ConfigError : the cohort has no such pipeline.
     """
     source = read_json(cohort, PIPELINE)
-    steps = [] if source is None else [one for one in source["steps"] if not _name(one).startswith(_APART)]
-    if _STANDARD not in map(_name, steps):
+    steps = [] if source is None else [one for one in source["steps"] if not _of_regions(one)]
+    if not any(_STANDARD in _names(one) for one in steps):
         raise ConfigError(
             f"{cohort.place}: process it with a pipeline that has the step {_STANDARD} first, such as `standard`"
         )
@@ -69,8 +69,16 @@ def pipeline_of(cohort: CohortStore, atlas: str | None = None) -> Pipeline:
     return pipeline if atlas is None else pipeline.with_atlas(atlas)
 
 
-def _name(entry: str | Mapping[str, Any]) -> str:
-    return entry if isinstance(entry, str) else next(iter(entry))
+def _of_regions(entry: Any) -> bool:
+    return all(name.startswith(_APART) for name in _names(entry))
+
+
+def _names(entry: Any) -> list[str]:
+    """The stages of a step of a file, several where it is a choice."""
+    if isinstance(entry, str):
+        return [entry]
+    ((name, given),) = entry.items()
+    return [found for option in given for found in _names(option)] if name == "any" else [name]
 
 
 def average(cohort: CohortStore, folder: Path, name: str) -> Average:

@@ -1,5 +1,6 @@
 """A template of a cohort's own: in the mean shape of its scans, whatever it began with, and usable as an atlas."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,15 @@ def test_iterations_bring_the_template_to_the_shape_of_the_cohort(cohort, tmp_pa
     assert pin(str(out), "template") == pin(str(out / "iteration-3"), "template")
     summary = process.run(cohort, ENGINE, Pipeline.from_mapping(STEPS_ONLY).with_atlas(str(out)))
     assert (summary.done, summary.failures) == (3, {})
+
+
+def test_what_needs_regions_is_left_out_of_the_pipeline(tmp_path):
+    """The template that is made has none."""
+    store = CohortStore.create(tmp_path / "cohort")
+    store.write_document(PIPELINE, json.dumps(dict(Pipeline.from_yaml("standard").source)).encode())
+    stages = {step.stage for slot in template.pipeline_of(store).slots for step in slot}
+    assert {"anatomy.register", "anatomy.standard", "relaxometry.arlo"} <= stages
+    assert not any(step.method.atlases.get("atlas") for slot in template.pipeline_of(store).slots for step in slot)
 
 
 def test_medians_are_taken_over_what_there_is():
