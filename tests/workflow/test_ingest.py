@@ -242,6 +242,7 @@ def test_documents(root, cohort):
         "folder": "bids",
         "bids_version": "1.11.1",
         "derivatives": [],
+        "participants": {},
     }
     (root / "participants.tsv").write_text("participant_id\tage\nsub-03\t50\nsub-01\t41\n")
     assert run(root, cohort).warnings == ()
