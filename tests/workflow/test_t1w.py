@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import SimpleITK
 
+from qsm_dask.cohort.standing import standings
 from qsm_dask.engine import SerialEngine
 from qsm_dask.io.nifti import read_header, read_volume, write_volume
 from qsm_dask.pipeline import Pipeline
-from qsm_dask.standing import standings
 from qsm_dask.store import INGEST_KEY, CohortStore
 from qsm_dask.workflow import export, ingest, process, simulate
 
