@@ -79,7 +79,12 @@ def open_engine(cluster: str | Path = "local") -> Iterator[Engine]:
 
 
 def ingest(
-    bids: str | Path, cohort: str | Path, engine: Engine, *, derivatives: Sequence[str] = ()
+    bids: str | Path,
+    cohort: str | Path,
+    engine: Engine,
+    *,
+    derivatives: Sequence[str] = (),
+    transforms: Sequence[str] = (),
 ) -> "_ingest.Summary":
     """Convert the scans of a BIDS dataset to the cohort store at `cohort`, which is made if absent.
 
@@ -89,13 +94,14 @@ def ingest(
     cohort : folder or URL of the store; see `open_cohort`.
     engine : where the conversions run; see `open_engine`.
     derivatives : `DIR[:NAMES]` of maps, masks and label images that exist already.
+    transforms : `[NAMES=]PATTERN` of files that resample label images onto the scans.
 
     Raises
     ------
     InputError, ConfigError : the dataset, or an option, cannot be used at all.
     """
     with new_cohort(cohort) as store:
-        return _ingest.run(bids, store, engine, derivatives=derivatives)
+        return _ingest.run(bids, store, engine, derivatives=derivatives, transforms=transforms)
 
 
 def process(cohort: CohortStore, engine: Engine, pipeline: Pipeline | str | Path = "consensus") -> "_process.Summary":

@@ -77,7 +77,9 @@ class Pin:
     ----------
     digest : of the content of its files.
     voxels : of all its images together, for the memory that reading them takes.
+    probabilities : how many volumes of probabilities it has.
     """
 
     digest: str
     voxels: int
+    probabilities: int = 0

@@ -39,18 +39,6 @@ def volumes(
 # --- phase: masks, offsets, unwrapping -------------------------------------------------
 
 
-def magnitude_mask(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
-    """`mask.magnitude` works on the image continued beyond its faces, and on a coarser one for its opening."""
-    opening, closing, erosion = (parameters[name] for name in ("opening_mm", "closing_mm", "erosion_mm"))
-    widest = max(_continued(geometry, max(closing, erosion)), _continued(geometry, opening + closing, opening / 6))
-    return int(FLOAT * (1.2 * geometry.voxels + 1.5 * widest))
-
-
-def mask_erosion(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
-    """`mask.erode` works on the image continued beyond its faces."""
-    return int(FLOAT * (0.4 * geometry.voxels + 1.4 * _continued(geometry, parameters["depth_mm"])))
-
-
 def closed_labels(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
     """`mask.segmentation` closes gaps on an image widened by twice their width; without that it holds a few masks."""
     closing = parameters["closing_mm"]
@@ -58,13 +46,6 @@ def closed_labels(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
         return int(FLOAT * geometry.voxels * (1.1 if parameters["leave_out"] else 0.8))
     grid = zip(geometry.shape, geometry.voxel_size, strict=True)
     return int(FLOAT * 2.05 * math.prod(n + 4 * math.ceil(closing / size) + 2 for n, size in grid))
-
-
-def _continued(geometry: Geometry, margin_mm: float, step_mm: float = 0.0) -> int:
-    """Voxels of an image widened by a margin, on a grid coarsened by whole voxels up to `step_mm`."""
-    steps = [max(1, int(step_mm / size)) for size in geometry.voxel_size]
-    grid = zip(geometry.shape, geometry.voxel_size, steps, strict=True)
-    return math.prod(math.ceil(n / step) + 2 * math.ceil(margin_mm / (size * step)) for n, size, step in grid)
 
 
 def coil_combination(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
@@ -187,6 +168,12 @@ def rigid_alignment(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
 def carried_labels(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
     """`anatomy.labels` holds the atlas as it is read, then as labels, and the scan's with their margins, sorted."""
     return int(FLOAT * max(3.0 * parameters["atlas"], parameters["atlas"] + 4.1 * geometry.voxels))
+
+
+def carried_probabilities(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
+    """`anatomy.probabilities` holds the atlas as it is read, or its probabilities in the scan, and labels."""
+    carried = (geometry.probabilities + 4.1) * geometry.voxels
+    return int(FLOAT * max(3.0 * parameters["atlas"], parameters["atlas"] + carried))
 
 
 def standard_maps(geometry: Geometry, parameters: Mapping[str, Any]) -> int:

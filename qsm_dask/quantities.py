@@ -85,8 +85,12 @@ QUANTITIES: Mapping[str, Quantity] = MappingProxyType(
         "voxel_size": Quantity(("axis",), "float64", "mm", "voxel spacing", "ingest"),
         "affine": Quantity(("row", "column"), "float64", "mm", "voxel index to scanner position", "ingest"),
         "dseg": _volume("1", "label image: region number of each voxel, 0 outside", "regions", dtype="int32"),
-        "probseg": Quantity(("label", *SPACE), "float32", "1", "probability of each region in each voxel", "ingest"),
-        "probseg_labels": Quantity(("label",), "int64", "1", "region number of each volume of probseg", "ingest"),
+        "probseg": Quantity(
+            ("label", *SPACE), "float32", "1", "probability of each region in each voxel", "regions", stored=False
+        ),
+        "probseg_labels": Quantity(
+            ("label",), "int64", "1", "region number of each volume of probseg", "regions", stored=False
+        ),
         "t1w": Quantity(
             ("t1w_x", "t1w_y", "t1w_z"), "float32", "a.u.", "T1-weighted image of the subject, its own grid", "ingest"
         ),

@@ -79,11 +79,13 @@ class Geometry:
     shape : matrix (x, y, z).
     voxel_size : spacing [mm].
     te : echo times [s], ascending.
+    probabilities : volumes of `probseg` that were ingested with it.
     """
 
     shape: tuple[int, int, int]
     voxel_size: tuple[float, float, float]
     te: tuple[float, ...]
+    probabilities: int = 0
 
     @property
     def voxels(self) -> int:
@@ -101,6 +103,7 @@ class Geometry:
             "shape": list(self.shape),
             "voxel_size": list(self.voxel_size),
             "te": list(self.te),
+            "probabilities": self.probabilities,
         }
 
     @classmethod
@@ -108,4 +111,5 @@ class Geometry:
         """The inverse of `to_dict`."""
         x, y, z = (int(n) for n in values["shape"])
         dx, dy, dz = (float(v) for v in values["voxel_size"])
-        return cls((x, y, z), (dx, dy, dz), tuple(float(t) for t in values["te"]))
+        te = tuple(float(t) for t in values["te"])
+        return cls((x, y, z), (dx, dy, dz), te, int(values["probabilities"]))

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any, get_type_hints
 
 from qsm_dask.anatomy.extraction import bet, deepbet
-from qsm_dask.anatomy.labels import labels
+from qsm_dask.anatomy.labels import labels, probabilities
 from qsm_dask.anatomy.registration import register
 from qsm_dask.anatomy.standard import standard
 from qsm_dask.anatomy.structural import align_t1w
@@ -59,6 +59,7 @@ from qsm_dask.kernels.unwrap.romeo import romeo
 from qsm_dask.memory import (
     boundary_value,
     carried_labels,
+    carried_probabilities,
     closed_labels,
     coil_combination,
     descent,
@@ -67,8 +68,6 @@ from qsm_dask.memory import (
     grown_surface,
     inner_sources,
     largest_sphere,
-    magnitude_mask,
-    mask_erosion,
     morphology,
     network_activations,
     offset_removal,
@@ -214,20 +213,23 @@ ANATOMY: Mapping[str, Stage] = MappingProxyType(
             packages={"deepbet": "deepbet", "torch": "deepbet"},
         ),
         "anatomy.labels": Stage(labels, ("dseg",), carried_labels, version=2, atlases={"atlas": "regions"}),
+        "anatomy.probabilities": Stage(
+            probabilities, ("dseg", "probseg", "probseg_labels"), carried_probabilities, atlases={"atlas": "regions"}
+        ),
     }
 )
 """What adapts other people's tools: not pure functions of NumPy alone, as all others are."""
 
 STAGES: Mapping[str, Stage] = MappingProxyType(
     {
-        "mask.magnitude": Stage(masking.magnitude, ("mask",), magnitude_mask, "10.1109/TSMC.1979.4310076"),
+        "mask.magnitude": Stage(masking.magnitude, ("mask",), volumes(1.9), "10.1109/TSMC.1979.4310076"),
         "mask.phase_quality": Stage(
-            masking.phase_quality, ("mask", "phase_quality"), volumes(3.1), "10.1002/mrm.28563"
+            masking.phase_quality, ("mask", "phase_quality"), volumes(2.2), "10.1002/mrm.28563"
         ),
         "mask.field_quality": Stage(masking.field_quality, ("mask",), volumes(2.2), "10.1002/mrm.29048"),
         "mask.segmentation": Stage(segmentation, ("mask",), closed_labels),
         "mask.combine": Stage(masking.combine, ("mask",), volumes(1.0)),
-        "mask.erode": Stage(masking.erode, ("mask",), mask_erosion),
+        "mask.erode": Stage(masking.erode, ("mask",), volumes(0.75)),
         "coils.mcpc3ds": Stage(
             coils.mcpc3ds, ("phase", "magnitude"), coil_combination, "10.1002/mrm.26963", applies=two_echoes
         ),
@@ -260,10 +262,12 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
         "background.lbv": Stage(lbv, ("local_field", "mask"), boundary_value, "10.1002/nbm.3064", version=4),
         "background.pdf": Stage(pdf, ("local_field", "mask"), outer_dipoles, "10.1002/nbm.1670", version=2),
         "background.tfi": Stage(tfi, ("local_field", "mask"), inner_sources, "10.1002/mrm.26331", version=3),
-        "background.sharp": Stage(sharp, ("local_field", "mask"), largest_sphere, "10.1016/j.neuroimage.2010.10.070"),
+        "background.sharp": Stage(
+            sharp, ("local_field", "mask"), largest_sphere, "10.1016/j.neuroimage.2010.10.070", version=2
+        ),
         "background.resharp": Stage(resharp, ("local_field", "mask"), fitted_sphere, "10.1002/mrm.24765", version=2),
         "background.ismv": Stage(ismv, ("local_field", "mask"), fitted_sphere, "10.1002/mrm.24998", version=2),
-        "background.vsharp": Stage(vsharp, ("local_field", "mask"), largest_sphere, "10.1002/mrm.23000", version=2),
+        "background.vsharp": Stage(vsharp, ("local_field", "mask"), largest_sphere, "10.1002/mrm.23000", version=3),
         "inversion.tkd": Stage(tkd, ("chi",), division, "10.1002/mrm.22135", version=2),
         "inversion.tsvd": Stage(tsvd, ("chi",), division, "10.1002/mrm.22334", version=2),
         "inversion.tikhonov": Stage(tikhonov, ("chi",), division, "10.1002/jmri.24365"),
@@ -300,7 +304,7 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
         "weighting.swi": Stage(weighting.swi, ("swi",), volumes(6.9, series=1), "10.1016/j.neuroimage.2021.118175"),
         "weighting.mip": Stage(weighting.mip, ("swi_mip",), volumes(1.1), "10.1016/j.neuroimage.2021.118175"),
         **ANATOMY,
-        "roi.statistics": Stage(roi.statistics, ("region_labels", "region_values"), volumes(6.0), version=3),
+        "roi.statistics": Stage(roi.statistics, ("region_labels", "region_values"), volumes(6.6), version=3),
         "roi.candidates": Stage(candidates, ("candidates",), volumes(3.0), "10.64898/2026.05.26.26354154"),
     }
 )

@@ -1,5 +1,7 @@
 """Regions of an atlas, carried to a scan."""
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -48,23 +50,71 @@ def labels(
     ------
     ValueError : the atlas has no regions, the mask is empty, or a position is NaN or infinite.
     """
-    if not np.isfinite(template_position).all():
-        raise ValueError("template_position is NaN or infinite in places: run the registration again")
-    inside = None if mask is None else check_mask(mask)
+    inside = _checked(template_position, mask)
     if atlas.labels is not None:
         found = carry_regions(atlas.labels.values, atlas.labels.affine, template_position)
     elif atlas.probabilities is not None:
-        found = _most_probable(atlas, atlas.probabilities, template_position, threshold)
+        volumes = (sample(one, atlas.probabilities.affine, template_position) for one in atlas.probabilities.values)
+        found = _most_probable(atlas, volumes, template_position.shape[1:], threshold)
     else:
         raise ValueError("the atlas has neither a dseg nor a probseg: there are no regions to carry")
     return found, _told(found, Image(found, np.asarray(affine)).voxel_mm3, inside, atlas)
 
 
-def _most_probable(atlas: Atlas, given: Image, positions: Real, threshold: float) -> Labels:
-    best = np.full(positions.shape[1:], np.float32(threshold))
-    found = np.zeros(positions.shape[1:], dtype=np.int32)
-    for label, probability in zip(atlas.names, given.values, strict=True):
-        here = sample(probability, given.affine, positions)
+def probabilities(
+    template_position: Real,
+    affine: NDArray[np.float64],
+    mask: Mask | None = None,
+    /,
+    *,
+    atlas: Atlas,
+    threshold: float = 0.5,
+) -> tuple[Labels, Real, NDArray[np.int64], Told]:
+    """Carry the regions of a probabilistic atlas to a scan, with their probabilities and one interpolation.
+
+    With them, values of regions are weighted by how certainly a voxel belongs to each.
+
+    Parameters
+    ----------
+    template_position : (axis, x, y, z) position in the atlas's space of each voxel [mm].
+    affine : (4, 4) of the scan.
+    mask : (x, y, z) voxels trusted downstream: how much of each region it holds is told; regions are not cut.
+    atlas : folder of a `probseg` with its table or `LabelMap`, as BIDS and TemplateFlow name them.
+    threshold : least probability of a voxel's region in the label image. At half a region keeps its volume.
+
+    Returns
+    -------
+    dseg : int32 (x, y, z), the most probable region where it reaches the threshold, 0 outside all regions.
+    probseg : float32 (label, x, y, z), linear between the atlas's voxels.
+    probseg_labels : int64 (label,).
+    Told : as `labels`.
+
+    Raises
+    ------
+    ValueError : the atlas has no probabilities, the mask is empty, or a position is NaN or infinite.
+    """
+    inside = _checked(template_position, mask)
+    if atlas.probabilities is None:
+        raise ValueError("the atlas has no probseg: carry its labels by anatomy.labels")
+    given = atlas.probabilities
+    carried = np.empty((len(given.values), *template_position.shape[1:]), dtype=np.float32)
+    for volume, probability in zip(carried, given.values, strict=True):
+        volume[:] = sample(probability, given.affine, template_position)
+    found = _most_probable(atlas, carried, template_position.shape[1:], threshold)
+    told = _told(found, Image(found, np.asarray(affine)).voxel_mm3, inside, atlas)
+    return found, carried, np.array(list(atlas.names), dtype=np.int64), told
+
+
+def _checked(positions: Real, mask: Mask | None) -> Mask | None:
+    if not np.isfinite(positions).all():
+        raise ValueError("template_position is NaN or infinite in places: run the registration again")
+    return None if mask is None else check_mask(mask)
+
+
+def _most_probable(atlas: Atlas, volumes: Iterable[Real], shape: tuple[int, ...], threshold: float) -> Labels:
+    best = np.full(shape, np.float32(threshold))
+    found = np.zeros(shape, dtype=np.int32)
+    for label, here in zip(atlas.names, volumes, strict=True):
         more = (here > best) | ((here == best) & (found == 0) & (here > 0.0))
         found[more] = label
         best[more] = here[more]

@@ -27,6 +27,7 @@ from qsm_dask.cli.options import (
     Sessions,
     ShardOption,
     Timeout,
+    TransformPatterns,
 )
 from qsm_dask.place import Place
 
@@ -44,6 +45,7 @@ def run(
     atlas: AtlasName = None,
     cluster: ClusterName = "local",
     derivatives: Derivatives,
+    transform: TransformPatterns,
     participant_label: Participants,
     session_id: Sessions,
     bids_filter_file: Filters = None,
@@ -61,7 +63,9 @@ def run(
     Example: `qsm-dask run study/ study.qsm --derivatives study/derivatives/synthseg:dseg`
     """
     quiet = quiet or as_json
-    chosen = Selection(derivatives, participant_label, session_id, bids_filter_file, phase_sign, coil_smoothing)
+    chosen = Selection(
+        derivatives, transform, participant_label, session_id, bids_filter_file, phase_sign, coil_smoothing
+    )
     ingested, processed, compared, page = steps.run_all(
         bids,
         cohort,
@@ -86,6 +90,7 @@ def ingest(
     cohort: NewCohort,
     *,
     derivatives: Derivatives,
+    transform: TransformPatterns,
     participant_label: Participants,
     session_id: Sessions,
     bids_filter_file: Filters = None,
@@ -107,7 +112,9 @@ def ingest(
     Example: `qsm-dask ingest study/ study.qsm --participant-label 01`
     """
     quiet = quiet or as_json
-    chosen = Selection(derivatives, participant_label, session_id, bids_filter_file, phase_sign, coil_smoothing)
+    chosen = Selection(
+        derivatives, transform, participant_label, session_id, bids_filter_file, phase_sign, coil_smoothing
+    )
     with (
         steps.making(cohort) as store,
         steps.open_cluster(cluster, quiet=quiet, pseudonymise=pseudonymise) as engine,

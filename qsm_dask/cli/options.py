@@ -88,9 +88,23 @@ Derivatives = Annotated[
         default_factory=list,
         show_default=False,
         metavar="DIR[:NAMES]",
-        help="Take what exists already from this BIDS derivatives folder: NAMES are `dseg`, `mask`, `chi`, "
+        help="Take what exists already from this derivatives folder: NAMES are `dseg`, `probseg`, `mask`, `chi`, "
         "`local_field` or `r2`, separated by commas (`dseg,mask` unless given), each with its units where the sidecar "
-        "lacks them (`chi=ppb`). May be repeated.",
+        "lacks them (`chi=ppb`), or with a pattern of files (`dseg=mri/aseg.mgz`, `dseg={sub}/{ses}/labels.nii.gz`). "
+        "Found by themselves are BIDS names, and label images of FreeSurfer, FastSurfer, SynthSeg and FIRST. May be "
+        "repeated.",
+    ),
+]
+TransformPatterns = Annotated[
+    list[str],
+    typer.Option(
+        "--transform",
+        default_factory=list,
+        show_default=False,
+        metavar="[NAMES=]PATTERN",
+        help="Files that resample the label images and probabilities of --derivatives onto the scans "
+        "(`xfm/{sub}.lta`): LTA, ITK (`.txt`, `.mat`, `.h5`, displacements `.nii.gz`) or FSL (`.mat`). Without one, "
+        "headers tell where they lie. NAMES are `dseg,probseg` unless given; `mask` may be among them.",
     ),
 ]
 Participants = Annotated[
@@ -161,6 +175,7 @@ class Selection:
     """Which scans and maps of a dataset a command takes in, and how it reads their phase and combines their coils."""
 
     derivatives: Sequence[str] = ()
+    transforms: Sequence[str] = ()
     participants: Sequence[str] = ()
     sessions: Sequence[str] = ()
     filters: Path | None = None

@@ -290,7 +290,8 @@ def _line(points: Sequence[tuple[int, float]], coils: int) -> float:
 def _chunks(name: str, geometry: Geometry) -> int:
     """Chunks of an array: one a volume."""
     dims = quantity(name).dims
-    return geometry.echoes if "echo" in dims and "x" in dims else 1
+    lead = {"echo": geometry.echoes, "label": geometry.probabilities}
+    return lead.get(dims[0], 1) if "x" in dims else 1
 
 
 def _identity(stage: str, version: int, parameters: Mapping[str, Any]) -> str:

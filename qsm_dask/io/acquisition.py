@@ -64,6 +64,9 @@ class Map:
     sidecars : the JSON files that apply, the most general first.
     table : the `dseg.tsv` that applies.
     units : what the user says its units are, or None.
+    others : the files of the other labels of a `probseg` that has one a label.
+    transform : what resamples it onto the scan; None where headers tell.
+    any_session : whether it names no session though its subject has several.
     """
 
     quantity: str
@@ -71,6 +74,14 @@ class Map:
     sidecars: tuple[FileRef, ...]
     table: FileRef | None = None
     units: str | None = None
+    others: tuple[FileRef, ...] = ()
+    transform: FileRef | None = None
+    any_session: bool = False
+
+    @property
+    def content(self) -> tuple[FileRef, ...]:
+        """The files whose content counts, not a few keys of it."""
+        return (self.file, *self.others, *(one for one in (self.table, self.transform) if one is not None))
 
 
 @dataclass(frozen=True)
@@ -111,7 +122,7 @@ class Acquisition:
         for image in self.images:
             _collect(found, (image.file, *image.sidecars))
         for item in self.maps:
-            _collect(found, (item.file, *item.sidecars, *((item.table,) if item.table else ())))
+            _collect(found, (*item.content, *item.sidecars))
         return tuple(found[label] for label in sorted(found))
 
 

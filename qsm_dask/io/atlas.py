@@ -49,17 +49,18 @@ def pin(name: str, part: Part) -> Pin:
         _, grid = _grid(name)
         return Pin(digest_of([list(grid.shape), grid.affine.tolist()]), math.prod(grid.shape))
     files = _files(name, part)
-    voxels = 0
+    voxels, probabilities = 0, 0
     for role, paths in files.items():
         if role != "table":
             headers = [read_header(path, standard=True) for path in paths]
             voxels += sum(header.voxels * header.volumes for header in headers)
+            probabilities += sum(header.volumes for header in headers) if role == "probseg" else 0
     content: list[Any] = [
         [role, [_checksum(str(path), *_state(path)) for path in files[role]]] for role in sorted(files)
     ]
     if "probseg" in files:  # whose names may stand in no file that was summed up
         content.append(["names", sorted(_names_of(files["probseg"], files.get("table", [])).items())])
-    return Pin(digest_of(content), voxels)
+    return Pin(digest_of(content), voxels, probabilities)
 
 
 def read(name: str, part: Part, digest: str = "") -> Atlas:

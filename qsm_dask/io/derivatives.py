@@ -1,21 +1,24 @@
 """Finding, in the derivatives folders that the user names, the maps that belong to each scan."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from qsm_dask.errors import ConfigError, InputError
+from qsm_dask.io import patterns
 from qsm_dask.io.acquisition import Acquisition, FileRef, Map
 from qsm_dask.io.filters import Filters
 from qsm_dask.io.maps import UNITS
 from qsm_dask.io.names import DERIVED, Name, canonical
+from qsm_dask.io.patterns import Transforms
 from qsm_dask.io.tree import Found, walk
 from qsm_dask.scan import ScanKey
 
 DEFAULT = ("dseg", "mask")
 _SUFFIXES: Mapping[str, str] = {
     "dseg": "dseg",
+    "probseg": "probseg",
     "mask": "mask",
     "Chimap": "chi",
     "fieldmap": "local_field",
@@ -24,6 +27,7 @@ _SUFFIXES: Mapping[str, str] = {
 }
 _ITEM = re.compile(r"^([a-z_0-9]+)(?:=([^,:]+))?$")
 _SEPARATED = ("paramagnetic", "diamagnetic")
+_UNITLESS = ("dseg", "probseg", "mask")
 
 _Rank = tuple[int, ...]
 
@@ -35,7 +39,7 @@ class Derivatives:
     Attributes
     ----------
     root : the folder.
-    quantities : names of what to take, with the units that the user states (or None).
+    quantities : names of what to take, with what the user states: units, or a pattern of files (or None).
     named : whether the user named them; the default is taken where it exists.
     prefix : how records call the folder.
     """
@@ -54,9 +58,11 @@ class Derivatives:
 def parse(specs: Sequence[str], bids: Path) -> tuple[Derivatives, ...]:
     """Read `DIR` or `DIR:quantity[=units],…`, as the command line gives them.
 
+    For label images, probabilities and masks a pattern of files stands where the units of maps do.
+
     Raises
     ------
-    ConfigError : no such folder, or a quantity or unit that cannot be ingested.
+    ConfigError : no such folder, or a quantity, unit or pattern that cannot be ingested.
     """
     found: list[Derivatives] = []
     for spec in specs:
@@ -65,10 +71,10 @@ def parse(specs: Sequence[str], bids: Path) -> tuple[Derivatives, ...]:
         if not root.is_dir():
             raise ConfigError(f"--derivatives {spec}: there is no folder {folder}")
         quantities = dict(_parse_item(spec, item) for item in items) if items else dict.fromkeys(DEFAULT)
-        prefix = _prefix(root, bids)
-        while any(other.prefix == prefix and other.root != root for other in found):
-            prefix += "'"
-        found.append(Derivatives(root, quantities, bool(items), prefix))
+        called = patterns.prefix(root, bids)
+        while any(other.prefix == called and other.root != root for other in found):
+            called += "'"
+        found.append(Derivatives(root, quantities, bool(items), called))
     return tuple(found)
 
 
@@ -86,16 +92,13 @@ def _parse_item(spec: str, item: str) -> tuple[str, str | None]:
     name, stated = match[1], match[2]
     if stated is None:
         return name, None
+    if name in _UNITLESS and re.search(r"[./{*]", stated):
+        return name, patterns.check(f"--derivatives {spec}", stated.strip())
     allowed = {units.lower(): units for units in UNITS[name]}
     if stated.strip().lower() not in allowed:
         choice = f"any of {', '.join(UNITS[name])}" if UNITS[name] else "none"
         raise ConfigError(f"--derivatives {spec}: {name} cannot have the units {stated!r}; state {choice}")
     return name, allowed[stated.strip().lower()]
-
-
-def _prefix(root: Path, bids: Path) -> str:
-    here, base = root.resolve(), bids.resolve()
-    return here.relative_to(base).as_posix() if here.is_relative_to(base) else here.name
 
 
 @dataclass(frozen=True)
@@ -106,18 +109,23 @@ class _Candidate:
 
 
 def attach(
-    acquisitions: Iterable[Acquisition], sources: Sequence[Derivatives], filters: Filters | None = None
+    acquisitions: Iterable[Acquisition],
+    sources: Sequence[Derivatives],
+    filters: Filters | None = None,
+    transforms: Sequence[Transforms] = (),
 ) -> tuple[Acquisition, ...]:
     """Give each acquisition the maps that belong to it.
 
     A file belongs to a scan when it has the scan's subject, and every other entity that
     says which scan it was is absent from the file or equal; of several the one that
     shares most entities is taken. Files in another `space-` are taken only where there is
-    none without. The folder named first wins.
+    none without. The folder named first wins. Where a folder has no `dseg` by BIDS, those of
+    FreeSurfer, FastSurfer, SynthSeg and FIRST are looked for. A map that shall be transformed
+    and has no transform is left out.
 
     Raises
     ------
-    InputError : nothing of what a folder was named for belongs to any scan.
+    InputError : nothing of what a folder was named for, or no transform, belongs to any scan.
     """
     found = tuple(acquisitions)
     subjects = sorted({acquisition.key.subject for acquisition in found})
@@ -128,6 +136,8 @@ def attach(
         for acquisition in found:
             mine = candidates.get(acquisition.key.subject, [])
             attached, quantities = _attach(acquisition, source, mine)
+            attached, more = _attach_patterns(attached, source, quantities)
+            quantities |= more
             matched |= quantities
             given.append((attached, quantities))
         expected = [name for name in source.quantities if source.named or name in matched]
@@ -139,13 +149,96 @@ def attach(
                 f"--derivatives {source.root}: no {' or '.join(sorted(missing))} in it belongs to any scan "
                 f"(looked for sub-*/[ses-*/]*/{looked}"
                 + (", with desc-local" if "local_field" in missing else "")
+                + "".join(f", {source.quantities[name]}" for name in missing if _pattern(source, name))
                 + "); check the names' entities"
             )
-    return found
+    sessions = {(one.key.subject, one.key.session) for one in found}
+    several = {subject for subject in subjects if sum(subject == one for one, _ in sessions) > 1}
+    return _transformed(tuple(_told_of_sessions(one, several) for one in found), transforms, subjects)
+
+
+def _told_of_sessions(acquisition: Acquisition, several: Collection[str]) -> Acquisition:
+    if acquisition.key.subject not in several:
+        return acquisition
+    session = str(acquisition.key.session)
+    maps = [replace(item, any_session=session not in item.file.label) for item in acquisition.maps]
+    return replace(acquisition, maps=tuple(maps))
+
+
+def _transformed(
+    acquisitions: tuple[Acquisition, ...], transforms: Sequence[Transforms], subjects: Sequence[str]
+) -> tuple[Acquisition, ...]:
+    """Each scan's maps with the transforms that they shall get; those that lack theirs are left out and noted."""
+    for one in transforms:
+        given, used = [], 0
+        for acquisition in acquisitions:
+            movable = [item for item in acquisition.maps if item.quantity in one.quantities]
+            file = one.of(acquisition, subjects) if movable else None
+            used += file is not None
+            others = [item for item in acquisition.maps if item not in movable]
+            if file is not None:
+                others += [replace(item, transform=file) for item in movable]
+            for item in movable if file is None else ():
+                acquisition = _note(acquisition, f"{item.quantity} left out: no transform {one.pattern.text}")  # noqa: PLW2901
+            given.append(replace(acquisition, maps=tuple(others)))
+        if not used:
+            raise InputError(
+                f"--transform {one}: no file of that name for any scan that has {' or '.join(one.quantities)} in "
+                "--derivatives"
+            )
+        acquisitions = tuple(given)
+    return acquisitions
+
+
+def _pattern(source: Derivatives, quantity: str) -> str | None:
+    return source.quantities[quantity] if quantity in _UNITLESS else None
+
+
+def _attach_patterns(
+    acquisition: Acquisition, source: Derivatives, attached: Collection[str]
+) -> tuple[Acquisition, set[str]]:
+    """Give an acquisition the files that the user's patterns name, or that known programs leave."""
+    matched: set[str] = set()
+    for quantity in source.quantities:
+        stated = _pattern(source, quantity)
+        tried = (stated,) if stated else patterns.KNOWN if quantity == "dseg" and "dseg" not in attached else ()
+        for text in tried:
+            files = patterns.Pattern(source.root, text, source.prefix).of(acquisition.key)
+            if not files:
+                continue
+            matched.add(quantity)
+            several = len(files) > 1 and quantity != "probseg"
+            if any(item.quantity == quantity for item in acquisition.maps):
+                acquisition = _note(acquisition, _left_aside(quantity, source))
+            elif several:
+                problem = f"two files claim {quantity}: {files[0].label} and {files[1].label}; write another pattern"
+                acquisition = replace(acquisition, problem=acquisition.problem or problem)
+            else:
+                acquisition = replace(acquisition, maps=(*acquisition.maps, _map_of_files(quantity, files)))
+            break
+    return acquisition, matched
+
+
+def _map_of_files(quantity: str, files: Sequence[FileRef]) -> Map:
+    """A map that a pattern found, with the sidecar and the table of the same name beside it."""
+    sidecar, table = (_beside(files[0], ending) for ending in (".json", ".tsv"))
+    return Map(quantity, files[0], (sidecar,) if sidecar else (), table, others=tuple(files[1:]))
+
+
+def _beside(file: FileRef, ending: str) -> FileRef | None:
+    stem = re.compile(r"\.(nii|nii\.gz|mgh|mgz)$")
+    path = stem.sub(ending, file.path)
+    return FileRef(stem.sub(ending, file.label), path) if Path(path).is_file() else None
+
+
+def _left_aside(quantity: str, source: Derivatives) -> str:
+    return f"{quantity} of {source.prefix} left aside (a folder named before has it)"
 
 
 def _candidates(source: Derivatives, subjects: Sequence[str], filters: Filters) -> dict[str, list[_Candidate]]:
-    wanted = {suffix: name for suffix, name in _SUFFIXES.items() if name in source.quantities}
+    wanted = {
+        suffix: name for suffix, name in _SUFFIXES.items() if name in source.quantities and not _pattern(source, name)
+    }
     present = [subject for subject in subjects if (source.root / subject).is_dir()]
     found: dict[str, list[_Candidate]] = {}
     for image, _ in walk(source.root, wanted, present):
@@ -174,13 +267,13 @@ def _map(source: Derivatives, quantity: str, image: Found) -> Map:
     def reference(relative: str) -> FileRef:
         return FileRef(f"{source.prefix}/{relative}", str(source.root / relative))
 
-    tables = image.metadata_files(".tsv") if quantity == "dseg" else ()
+    tables = image.metadata_files(".tsv") if quantity in ("dseg", "probseg") else ()
     return Map(
         quantity,
         reference(image.entry.relative),
         tuple(reference(entry.relative) for entry in image.metadata_files()),
         reference(tables[-1].relative) if tables else None,
-        source.quantities[quantity],
+        None if quantity in _UNITLESS else source.quantities[quantity],
     )
 
 
@@ -199,8 +292,10 @@ def _attach(
         matched.add(quantity)
         best = min(rank for rank, _ in ranked)
         chosen = [candidate.map for rank, candidate in ranked if rank == best]
+        if quantity == "probseg":
+            chosen = _one_a_label([candidate for rank, candidate in ranked if rank == best])
         if any(item.quantity == quantity for item in acquisition.maps):
-            acquisition = _note(acquisition, f"{quantity} of {source.prefix} left aside (a folder named before has it)")
+            acquisition = _note(acquisition, _left_aside(quantity, source))
         elif len(chosen) > 1:
             files = " and ".join(item.file.label for item in chosen[:2])
             problem = f"two files claim {quantity}: {files}; choose one with a filter file"
@@ -208,6 +303,18 @@ def _attach(
         else:
             acquisition = replace(acquisition, maps=(*acquisition.maps, chosen[0]))
     return acquisition, matched
+
+
+def _one_a_label(candidates: Sequence[_Candidate]) -> list[Map]:
+    """The files of a `probseg` that differ in their label only, as one map."""
+    groups: dict[tuple[tuple[str, str], ...], list[_Candidate]] = {}
+    for candidate in candidates:
+        groups.setdefault(candidate.name.without("label"), []).append(candidate)
+    found = []
+    for group in groups.values():
+        ordered = sorted(group, key=lambda candidate: candidate.map.file.label)
+        found.append(replace(ordered[0].map, others=tuple(one.map.file for one in ordered[1:])))
+    return found
 
 
 def _note_absent(acquisition: Acquisition, source: Derivatives, absent: Sequence[str]) -> Acquisition:

@@ -1,12 +1,8 @@
 """Maps that exist already: susceptibility, fields, masks and label images of other tools."""
 
-import csv
 import json
 import math
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -15,14 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qsm_dask.errors import InputError
-from qsm_dask.io.acquisition import FileRef, Map
-from qsm_dask.io.nifti import Header, read_header, read_into, same_grid
+from qsm_dask.io.acquisition import Map
+from qsm_dask.io.nifti import Grid, read_header, read_into, same_grid
+from qsm_dask.io.segmentations import MapReading, read_segmentation
 from qsm_dask.units import hz_to_ppm, tesla_to_ppm
-from qsm_dask.wording import some
 
 UNITS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "dseg": (),
+        "probseg": (),
         "mask": (),
         "chi": ("ppm", "ppb"),
         "local_field": ("ppm", "Hz", "rad/s", "T"),
@@ -37,33 +34,27 @@ _LIKE = MappingProxyType(
     {"total_field": "local_field", "chi_para": "chi", "chi_dia": "chi", "r2star": "r2", "r2prime": "r2"}
 )
 """Quantities that are not ingested, and one that has the same units."""
-_EXACT_IN_FLOAT32 = 2**24
 
 
-@dataclass(frozen=True, eq=False)
-class MapReading:
-    """A map read: its array, where it comes from, names of labels, and warnings."""
-
-    array: NDArray[Any]
-    source: Mapping[str, Any]
-    labels: Mapping[int, str]
-    warnings: tuple[str, ...]
-
-
-def read_map(item: Map, metadata: Mapping[str, Any], grid: Header, b0: float) -> MapReading:
-    """Read a map in the project's units and dtype.
+def read_map(
+    item: Map, metadata: Mapping[str, Any], grid: Grid, b0: float, magnitude: NDArray[np.float32] | None = None
+) -> MapReading:
+    """Read a map in the project's units and dtype, on the scan's grid.
 
     Parameters
     ----------
     item : the map.
     metadata : resolved sidecar values of its file.
-    grid : header of the scan whose grid it must share.
+    grid : of the scan; label images, masks and probabilities are brought onto it, other maps must share it.
     b0 : field strength [T], for fields in Hz, rad/s or T.
+    magnitude : (x, y, z) of the scan's first echo, against which the place of a label image is checked.
 
     Raises
     ------
     InputError : unreadable, on another grid, without units, or with impossible values.
     """
+    if not UNITS[item.quantity]:
+        return read_segmentation(item, metadata, grid, magnitude)
     label = item.file.label
     header = read_header(item.file.path, label)
     if header.volumes != 1:
@@ -76,13 +67,9 @@ def read_map(item: Map, metadata: Mapping[str, Any], grid: Header, b0: float) ->
     values = np.empty(header.shape, dtype=np.float32)
     read_into(header, [values])
     source: dict[str, Any] = {"from": "derivatives", "files": [label]}
-    if item.quantity == "dseg":
-        return _read_labels(item, values, source)
-    if item.quantity == "mask":
-        return MapReading(_to_mask(label, values), source, {}, ())
     units = check_units(item, metadata.get("Units"))
     _convert(values, units, b0)
-    return MapReading(values, {**source, "units": units}, {}, ())
+    return MapReading({item.quantity: values}, {**source, "units": units}, {}, ())
 
 
 def convert_stated(path: Path, name: str, values: NDArray[np.float32], b0: float | None) -> None:
@@ -156,63 +143,3 @@ def _factor(units: str, b0: float) -> float:
         "rad/s": hz_to_ppm(1.0 / (2 * math.pi), b0),
         "T": tesla_to_ppm(1.0, b0),
     }[units]
-
-
-def _to_mask(label: str, values: NDArray[np.float32]) -> NDArray[np.bool_]:
-    mask: NDArray[np.bool_] = values != 0
-    if not mask.any():
-        raise InputError(f"{label}: the mask is empty")
-    if not np.array_equal(values, np.rint(values)):
-        raise InputError(f"{label}: the mask has fractions; threshold it first")
-    return mask
-
-
-def _read_labels(item: Map, values: NDArray[np.float32], source: dict[str, Any]) -> MapReading:
-    label = item.file.label
-    if not np.array_equal(values, np.rint(values)):
-        raise InputError(f"{label}: a label image holds whole numbers, this one has fractions; was it interpolated?")
-    if values.min() < 0 or values.max() >= _EXACT_IN_FLOAT32:
-        raise InputError(f"{label}: labels must lie between 0 and {_EXACT_IN_FLOAT32 - 1}")
-    array = values.astype(np.int32)
-    present = [int(n) for n in np.unique(array) if n]
-    if not present:
-        raise InputError(f"{label}: the label image is empty")
-    warnings = []
-    names: dict[int, str] = {}
-    if item.table is None:
-        warnings.append(f"{label}: no dseg.tsv (index, name) found for it; regions are named label_<number>")
-    else:
-        names = read_label_table(item.table)
-        source["files"] = [label, item.table.label]
-        nameless = [str(n) for n in present if n not in names]
-        if nameless:
-            warnings.append(f"{item.table.label}: has no name for label {some(nameless)}; named label_<number>")
-    labels = {**{n: f"label_{n}" for n in present}, **names}
-    return MapReading(array, source, dict(sorted(labels.items())), tuple(warnings))
-
-
-def read_label_table(table: FileRef) -> dict[int, str]:
-    """Names by label from a BIDS `dseg.tsv`; a name that several labels share gets the number appended.
-
-    Raises
-    ------
-    InputError : unreadable, without the columns `index` and `name`, or with a label twice.
-    """
-    try:
-        text = Path(table.path).read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise InputError(f"{table.label}: cannot be read: {error}") from error
-    rows = list(csv.DictReader(StringIO(text), delimiter="\t"))
-    if not rows or not {"index", "name"} <= rows[0].keys():
-        raise InputError(f"{table.label}: expected a tab-separated table with the columns index and name")
-    names: dict[int, str] = {}
-    for row in rows:
-        index, name = (row["index"] or "").strip(), (row["name"] or "").strip()
-        if not index.isdecimal():
-            raise InputError(f"{table.label}: index {index!r} is not a whole number")
-        if int(index) in names:
-            raise InputError(f"{table.label}: index {index} stands there twice")
-        names[int(index)] = name if name and name != "n/a" else f"label_{index}"
-    names.pop(0, None)
-    shared = {name for name, count in Counter(names.values()).items() if count > 1}
-    return {number: f"{name}_{number}" if name in shared else name for number, name in names.items()}

@@ -1,4 +1,4 @@
-"""NIfTI volumes and their geometry; the one place where axes are transposed.
+"""NIfTI and MGH volumes and their geometry; the one place where axes are transposed.
 
 On disk x runs fastest and echoes come last; everywhere else arrays are `(echo, x, y, z)`
 in C order. Scaled integers become float32 volume by volume, without a float64 copy.
@@ -17,6 +17,7 @@ from typing import Any, cast
 
 import nibabel as nib
 import numpy as np
+from nibabel.freesurfer.mghformat import MGHImage
 from numpy.typing import ArrayLike, NDArray
 
 from qsm_dask.errors import InputError
@@ -29,8 +30,26 @@ _HEADER_BYTES, _SNIFFED_BYTES = 348, 1024
 
 
 @dataclass(frozen=True, eq=False)
+class Grid:
+    """Where the voxels of an image lie.
+
+    Attributes
+    ----------
+    label : the name under which messages speak of the image.
+    shape : matrix (x, y, z).
+    affine : voxel index to scanner position [mm].
+    doubt : why the affine may not tell how the image lay in the scanner; empty where it does.
+    """
+
+    label: str
+    shape: tuple[int, int, int]
+    affine: NDArray[np.float64]
+    doubt: str
+
+
+@dataclass(frozen=True, eq=False)
 class Header:
-    """What a NIfTI file says of itself.
+    """What an image file says of itself.
 
     Attributes
     ----------
@@ -62,6 +81,16 @@ class Header:
     def voxels(self) -> int:
         """Number of voxels of one volume."""
         return self.shape[0] * self.shape[1] * self.shape[2]
+
+    @property
+    def voxel_mm3(self) -> float:
+        """Volume of a voxel."""
+        return float(abs(np.linalg.det(self.affine[:3, :3])))
+
+    @property
+    def grid(self) -> Grid:
+        """Where its voxels lie."""
+        return Grid(self.label, self.shape, self.affine, self.doubt)
 
     @cached_property
     def voxel_size(self) -> NDArray[np.float64]:
@@ -108,34 +137,34 @@ def b0_direction(affine: ArrayLike, label: str = "affine") -> NDArray[np.float64
     return cast("NDArray[np.float64]", row / np.linalg.norm(row) + 0.0)
 
 
-def same_grid(one: Header, other: Header) -> str | None:
+def same_grid(one: Header | Grid, other: Header | Grid, tolerance: float = _GRID_TOLERANCE) -> str | None:
     """Why two images do not share one grid, or None if they do.
 
-    Matrices must be equal and no corner may be off by more than a hundredth of a voxel.
+    Matrices must be equal and no corner may be off by more than the tolerance, a hundredth of a voxel.
     """
     if one.shape != other.shape:
         return f"its matrix is {other.shape}, that of {one.label} is {one.shape}"
     corners = np.array([[i, j, k, 1] for i in (0, 1) for j in (0, 1) for k in (0, 1)], dtype=np.float64)
     corners[:, :3] *= np.array(one.shape) - 1
     shift = np.linalg.norm(corners @ (one.affine - other.affine).T, axis=1).max()
-    if shift > _GRID_TOLERANCE * np.linalg.norm(one.affine[:3, :3], axis=0).min():
+    if shift > tolerance * np.linalg.norm(one.affine[:3, :3], axis=0).min():
         return f"its position or orientation (affine) differs from {one.label} by up to {shift:.3g} mm"
     return None
 
 
 def read_header(path: str | Path, label: str | None = None, *, coils: bool = False, standard: bool = False) -> Header:
-    """Read the header of a NIfTI file of three or four dimensions, or of five where coils may be kept apart.
+    """Read the header of an image of three or four dimensions, or of five where coils may be kept apart.
 
     Parameters
     ----------
-    path : `.nii` or `.nii.gz`.
+    path : `.nii`, `.nii.gz`, or FreeSurfer's `.mgh` or `.mgz`.
     label : the name under which messages speak of it.
     coils : whether receive coils may be kept apart.
     standard : whether the image lies in a standard space, so that its sform counts whatever its code.
 
     Raises
     ------
-    InputError : absent, not NIfTI, truncated, complex or coloured, or of another shape.
+    InputError : absent, neither NIfTI nor MGH, truncated, complex or coloured, or of another shape.
     """
     path, name = Path(path), label or str(path)
     try:
@@ -173,8 +202,11 @@ def read_header(path: str | Path, label: str | None = None, *, coils: bool = Fal
 def _orientation(image: Any) -> tuple[NDArray[np.float64], str]:
     """The affine that tells how the image lay in the scanner, and why that may be in doubt.
 
-    An sform in a standard space (codes 3 to 5) tells where the head lies in an atlas, not how it lay in B0.
+    An sform in a standard space (codes 3 to 5) tells where the head lies in an atlas, not how it lay in B0. MGH
+    knows scanner positions only.
     """
+    if isinstance(image, MGHImage):
+        return image.affine, ""
     sform, qform = int(image.header["sform_code"]), int(image.header["qform_code"])
     if sform in _SCANNER_CODES:
         return image.affine, ""
@@ -234,17 +266,22 @@ def read_labels(header: Header) -> NDArray[np.int32]:
     """
     if header.volumes != 1:
         raise InputError(f"{header.label}: has {header.volumes} volumes; a label image has one")
-    whole = header.dtype.kind in "iu" and header.slope == 1.0 and header.inter == 0.0
-    values = np.empty(header.shape, dtype=np.int64 if whole else np.float32)
+    plain = header.slope == 1.0 and header.inter == 0.0
+    whole = plain and header.dtype.kind in "iu"
+    exact = whole or (plain and header.dtype == np.float64)
+    values = np.empty(header.shape, dtype=np.int64 if whole else np.float64 if exact else np.float32)
     read_into(header, [cast("NDArray[np.float32]", values)])
     if not whole and not np.array_equal(values, np.rint(values)):
         raise InputError(
             f"{header.label}: a label image holds whole numbers, this one has fractions; was it interpolated?"
         )
     low, high = values.min(), values.max()
-    top = 2**31 if whole else 2**24
+    top = 2**31 if exact else 2**24
     if low < 0 or high >= top:
-        raise InputError(f"{header.label}: labels must lie between 0 and {top - 1}, these reach {low:g} to {high:g}")
+        why = "" if exact else f" (stored as {header.dtype}, beyond which numbers run together: store whole numbers)"
+        raise InputError(
+            f"{header.label}: labels must lie between 0 and {top - 1}{why}, these reach {low:g} to {high:g}"
+        )
     return values.astype(np.int32)
 
 

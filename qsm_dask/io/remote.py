@@ -16,7 +16,7 @@ from qsm_dask.io.acquisition import Acquisition, FileRef, Stat
 from qsm_dask.objectstore import again, connect, explained
 from qsm_dask.scratch import own_folder
 
-_KEPT = (".nii", ".nii.gz", ".json", ".tsv")
+_KEPT = (".nii", ".nii.gz", ".json", ".tsv", ".mgh", ".mgz", ".lta", ".txt", ".tfm", ".mat", ".h5")
 _READ = ("dataset_description.json", "participants.tsv", "participants.json")
 """What the driver looks into; of all else it needs the name."""
 _HEAD_BYTES = 1 << 16
@@ -179,6 +179,8 @@ def _with_files(acquisition: Acquisition, change: Callable[[FileRef], FileRef]) 
             file=change(item.file),
             sidecars=tuple(map(change, item.sidecars)),
             table=None if item.table is None else change(item.table),
+            others=tuple(map(change, item.others)),
+            transform=None if item.transform is None else change(item.transform),
         )
         for item in acquisition.maps
     ]

@@ -4,8 +4,9 @@ import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,18 +14,26 @@ from numpy.typing import NDArray
 
 from qsm_dask.errors import InputError
 from qsm_dask.io import structural
-from qsm_dask.io.acquisition import Acquisition
+from qsm_dask.io.acquisition import Acquisition, FileRef, Map
 from qsm_dask.io.coils import Coils, check_coils, check_signed, open_coils, scale_of
 from qsm_dask.io.echoes import Series, Source, choose_parts
 from qsm_dask.io.maps import read_map
-from qsm_dask.io.nifti import Header, read_header, read_into
+from qsm_dask.io.nifti import Grid, Header, read_header, read_into
 from qsm_dask.io.phase import PhaseSign, Scale, to_polar, to_radians
 from qsm_dask.io.remote import header_at_hand
+from qsm_dask.io.segmentations import numbered_apart
 from qsm_dask.io.sidecars import field_strength, text
 from qsm_dask.quantities import HEADER
 from qsm_dask.scan import Geometry
 
 _MAPS_WITHOUT_PHASE = ("chi", "local_field")
+_PLACED = ("dseg", "probseg", "mask")
+_LABEL_BYTES, _PROBABILITY_BYTES = 13, 5
+"""Of a voxel: 64-bit numbers and labels, and what tells which there are; a probability, and whether it is one."""
+_FIELD_TIMES = 4
+"""What a file of displacements grows to: unpacked, turned to the order of arrays, and as the library holds it."""
+_CONFORMED = 256**3
+"""Voxels of the grid that FreeSurfer brings heads to."""
 _READERS, _AHEAD = 8, 32
 """Headers that are read at once, and those that are read before they are asked for."""
 
@@ -40,8 +49,9 @@ class Reading:
     header : te [s], b0 [T], b0_dir, voxel_size [mm] and affine [mm], as plain values.
     geometry : shape, spacing and echo times.
     sources : where each quantity comes from.
-    labels : names of the label image's numbers.
-    warnings : what the user should know.
+    labels : names of the numbers of regions.
+    image_warnings : what the user should know of its images.
+    warnings : that, and what he should know of its maps.
     coils : the receive coils, if they are not combined: `phase` and `magnitude` are then no arrays yet.
     """
 
@@ -49,8 +59,9 @@ class Reading:
     header: Mapping[str, Any]
     geometry: Geometry
     sources: Mapping[str, Mapping[str, Any]]
-    labels: Mapping[int, str]
-    warnings: tuple[str, ...]
+    labels: Mapping[int, str] = field(default_factory=dict)
+    image_warnings: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     coils: Coils | None = None
 
 
@@ -61,7 +72,8 @@ class Outline:
     Attributes
     ----------
     header : of one image.
-    echoes, parts, coils, maps : how many there are.
+    echoes, parts, coils, maps : how many there are; of maps volumes on the scan's grid.
+    beside : bytes that reading the largest file of maps takes.
     """
 
     header: Header
@@ -69,6 +81,7 @@ class Outline:
     parts: int
     coils: int
     maps: int
+    beside: int = 0
 
 
 def read(acquisition: Acquisition, metadata: Mapping[str, Mapping[str, Any]], sign: PhaseSign) -> Reading:
@@ -99,7 +112,7 @@ def read(acquisition: Acquisition, metadata: Mapping[str, Mapping[str, Any]], si
         "affine": [[float(v) for v in row] for row in series.first.affine],
     }
     sources = _header_sources(series, list(of_files), b0_source)
-    warnings = [*acquisition.notes, *series.warnings]
+    warnings = list(series.warnings)
     value, reason, warning = sign.of(acquisition.key, text(of_files, "Manufacturer"))
     signed = {"sign": value, "sign_reason": reason}
     coils, arrays = None, dict[str, NDArray[Any]]()
@@ -112,20 +125,55 @@ def read(acquisition: Acquisition, metadata: Mapping[str, Mapping[str, Any]], si
     sources |= _image_sources(opened, scale, phase_range, signed)
     if "phase" in sources:
         warnings += [message for message in (scale.warning if scale else None, warning) if message]
-    labels: dict[int, str] = {}
-    for item in acquisition.maps:
+    x, y, z = (float(v) for v in series.first.voxel_size)
+    geometry = Geometry(series.first.shape, (x, y, z), series.te)
+    images = Reading(arrays, header, geometry, sources, image_warnings=tuple(warnings), coils=coils)
+    return with_maps(images, acquisition, metadata)
+
+
+def with_maps(images: Reading, acquisition: Acquisition, metadata: Mapping[str, Mapping[str, Any]]) -> Reading:
+    """Add the maps of an acquisition to what its images delivered, now or when they were ingested.
+
+    Parameters
+    ----------
+    images : arrays, header and sources of the images.
+    acquisition : the scan.
+    metadata : resolved sidecar values by the label of the file.
+
+    Raises
+    ------
+    InputError : see `read_map`.
+    """
+    affine = np.asarray(images.header["affine"], dtype=np.float64)
+    about = images.sources["affine"]
+    grid = Grid(str(about["files"][0]), images.geometry.shape, affine, str(about.get("doubt", "")))
+    magnitude = images.arrays["magnitude"][0] if "magnitude" in images.arrays else None
+    arrays, sources = dict(images.arrays), dict(images.sources)
+    labels, warnings = dict[int, str](), [*acquisition.notes, *images.image_warnings]
+    for item in sorted(acquisition.maps, key=lambda one: one.quantity == "probseg"):
         if item.quantity == structural.QUANTITY:
             own, sources[item.quantity] = structural.read(item)
             arrays |= own
             continue
-        found = read_map(item, metadata[item.file.label], series.first, b0)
-        arrays[item.quantity] = found.array
-        sources[item.quantity] = found.source
-        labels.update(found.labels)
+        found = read_map(item, metadata[item.file.label], grid, float(images.header["b0"]), magnitude)
+        arrays |= found.arrays
+        sources |= dict.fromkeys(found.arrays, found.source)
+        names = found.labels
+        if item.quantity == "probseg":
+            numbers = numbered_apart(names, labels)
+            arrays["probseg_labels"] = np.array([numbers[number] for number in names], dtype=np.int64)
+            names = {numbers[number]: name for number, name in names.items()}
+        labels.update(names)
         warnings += found.warnings
-    x, y, z = (float(v) for v in series.first.voxel_size)
-    geometry = Geometry(series.first.shape, (x, y, z), series.te)
-    return Reading(arrays, header, geometry, sources, labels, tuple(warnings), coils)
+    volumes = len(arrays["probseg"]) if "probseg" in arrays else 0
+    return replace(
+        images,
+        arrays=arrays,
+        geometry=replace(images.geometry, probabilities=volumes),
+        sources=sources,
+        labels=labels,
+        warnings=tuple(warnings),
+    )
 
 
 def outline(acquisition: Acquisition) -> Outline:
@@ -141,7 +189,44 @@ def outline(acquisition: Acquisition) -> Outline:
         header = read_header(path, of_part[0].file.label, coils=True)
     files = len(acquisition.coils)
     echoes = max(header.volumes, len(of_part) // files)
-    return Outline(header, echoes, len(parts), files * header.coils, len(acquisition.maps))
+    shapes = [_map_outline(item, header) for item in acquisition.maps]
+    volumes, beside = sum(shape[0] for shape in shapes), max((shape[1] for shape in shapes), default=0)
+    return Outline(header, echoes, len(parts), files * header.coils, volumes, beside)
+
+
+def _map_outline(item: Map, scan: Header) -> tuple[int, int]:
+    """Volumes of a map on the scan's grid, and bytes that reading one of its files takes.
+
+    One at a URL is not opened for it, unless it may have any number of volumes.
+    """
+    if item.quantity not in _PLACED:
+        return 1, 0
+    volumes, taken = _image_outline(item, scan)
+    return volumes, taken + _field_bytes(item.transform)
+
+
+def _field_bytes(transform: FileRef | None) -> int:
+    """Bytes that displacements take, by the size of their file; matrices take none."""
+    if transform is None or not transform.path.endswith((".nii", ".nii.gz", ".h5")):
+        return 0
+    try:
+        size = Path(transform.path).stat().st_size if transform.stat is None else transform.stat.size
+    except OSError:
+        return 0
+    return _FIELD_TIMES * size
+
+
+def _image_outline(item: Map, scan: Header) -> tuple[int, int]:
+    if "://" in item.file.path and item.quantity != "probseg":
+        return 1, _LABEL_BYTES * max(scan.voxels, _CONFORMED)
+    try:
+        with header_at_hand(item.file) as path:
+            header = read_header(path, item.file.label)
+    except InputError:
+        return 1, 0
+    if item.quantity == "probseg":
+        return max(header.volumes, 1 + len(item.others)), _PROBABILITY_BYTES * header.voxels * header.volumes
+    return 1, _LABEL_BYTES * header.voxels
 
 
 def outlines(acquisitions: Iterable[Acquisition]) -> Iterator[tuple[Acquisition, Outline | InputError]]:
@@ -171,7 +256,9 @@ def needs_phase(acquisition: Acquisition) -> bool:
 
 
 def _header_sources(series: Series, files: list[str], b0_source: str) -> dict[str, Mapping[str, Any]]:
-    of_affine = {"from": "raw", "files": [series.first.label], "key": "affine"}
+    of_affine: dict[str, Any] = {"from": "raw", "files": [series.first.label], "key": "affine"}
+    if series.first.doubt:
+        of_affine["doubt"] = series.first.doubt
     of_sidecars = {"te": "EchoTime", "b0": b0_source}
     return {
         name: {"from": "raw", "files": files, "key": of_sidecars[name]} if name in of_sidecars else dict(of_affine)

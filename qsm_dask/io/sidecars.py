@@ -11,7 +11,7 @@ from qsm_dask.errors import InputError
 from qsm_dask.io.acquisition import FileRef
 from qsm_dask.units import GAMMA_MHZ_PER_T
 
-USED = ("EchoTime", "ImagingFrequency", "MagneticFieldStrength", "Manufacturer", "Units")
+USED = ("EchoTime", "ImagingFrequency", "LabelMap", "MagneticFieldStrength", "Manufacturer", "Units")
 """The keys that results depend on: whatever else a sidecar says may change freely."""
 
 _DISAGREEMENT = 0.05

@@ -44,8 +44,7 @@ def dilated(mask: Mask, voxel_size: Vector, reach_mm: float) -> Mask:
             _widen(widened)
             width += 1
         _join(widened, result, x, y)
-    unpacked = np.unpackbits(result.view(np.uint8), axis=2, bitorder="little")[:, :, :nz]
-    return np.ascontiguousarray(unpacked).view(np.bool_)
+    return np.unpackbits(result.view(np.uint8), axis=2, count=nz, bitorder="little").view(np.bool_)
 
 
 def _packed(mask: Mask) -> Words:

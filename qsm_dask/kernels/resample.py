@@ -1,6 +1,6 @@
-"""Reading images of a template at the positions that a registration gives to the voxels of a scan.
+"""Reading images of another space at the positions that a registration or a header gives to the voxels of a scan.
 
-Each image is interpolated once, between template and scan.
+Each image is interpolated once, between its own grid and the scan's.
 """
 
 from typing import Any
@@ -39,22 +39,26 @@ def sample(values: NDArray[Any], affine: ArrayLike, positions: Real) -> Real:
     return found
 
 
-def carry_labels(labels: NDArray[Any], affine: ArrayLike, positions: Real) -> Labels:
+def carry_labels(
+    labels: NDArray[Any], affine: ArrayLike, positions: Real, around: ArrayLike = ((0.0, 0.0, 0.0),)
+) -> Labels:
     """A label image at positions in its space: the label that fills most of what linear interpolation reads.
 
     The share of each label among the eight voxel centres around a position is interpolated linearly and the
     largest wins, the background among them: edges lie where those of smooth regions do, to a part of a voxel of the
-    template, and no label appears that is not there. The lower of two that are equal wins.
+    template, and no label appears that is not there. The lower of two that are equal wins. Where voxels of the scan
+    are larger than those of the image, the shares at several points of each are added.
 
     Parameters
     ----------
     labels : (x, y, z) integers from 0 to 2^31 - 1.
     affine : (4, 4), voxel index to position [mm].
     positions : (axis, x, y, z) [mm].
+    around : (point, axis) [mm] from the position of a voxel to the points of it that count, in the image's space.
 
     Returns
     -------
-    int32 (x, y, z), 0 beyond the outermost voxel centres of the image.
+    int32 (x, y, z); beyond the outermost voxel centres of the image there is background.
 
     Raises
     ------
@@ -67,7 +71,12 @@ def carry_labels(labels: NDArray[Any], affine: ArrayLike, positions: Real) -> La
         raise ValueError(f"labels reach from {image.min()} to {image.max()}: they must lie in 0 to 2147483647")
     source = _readable(image.astype(np.int32, copy=False))
     found = np.zeros(_checked(source, positions), dtype=np.int32)
-    _carry(source, *_index_of(affine), _readable(positions), found)
+    matrix, offset = _index_of(affine)
+    points = np.asarray(around, dtype=np.float64)
+    if points.ndim != 2 or points.shape[1] != 3 or points.shape[0] == 0:
+        raise ValueError(f"around has shape {points.shape}: it must be (point, 3), at least one point")
+    steps = np.ascontiguousarray(points @ matrix.T)
+    _carry(source, matrix, offset, _readable(positions), _readable(steps), found)
     return found
 
 
@@ -188,39 +197,67 @@ def _sample(
 
 @compiled
 def _carry(
-    image: Labels, matrix: NDArray[np.float64], offset: NDArray[np.float64], positions: Real, found: Labels
+    image: Labels,
+    matrix: NDArray[np.float64],
+    offset: NDArray[np.float64],
+    positions: Real,
+    steps: NDArray[np.float64],
+    found: Labels,
 ) -> None:
     nx, ny, nz = found.shape
-    sx, sy, sz = image.shape
-    met = np.empty(_CORNERS, dtype=np.int32)
-    share = np.empty(_CORNERS, dtype=np.float64)
+    met = np.empty(_CORNERS * steps.shape[0] + 1, dtype=np.int32)
+    share = np.empty(met.size, dtype=np.float64)
     for i in range(nx):
         for j in range(ny):
             for k in range(nz):
                 x, y, z = positions[0, i, j, k], positions[1, i, j, k], positions[2, i, j, k]
-                a, u = _corner(matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2] * z + offset[0], sx)
-                b, v = _corner(matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2] * z + offset[1], sy)
-                c, w = _corner(matrix[2, 0] * x + matrix[2, 1] * y + matrix[2, 2] * z + offset[2], sz)
-                if a < 0 or b < 0 or c < 0:
-                    continue
+                u = matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2] * z + offset[0]
+                v = matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2] * z + offset[1]
+                w = matrix[2, 0] * x + matrix[2, 1] * y + matrix[2, 2] * z + offset[2]
                 count = 0
-                for corner in range(_CORNERS):
-                    da, db, dc = corner >> 2 & 1, corner >> 1 & 1, corner & 1
-                    label = image[a + da, b + db, c + dc]
-                    weight = (u if da else 1 - u) * (v if db else 1 - v) * (w if dc else 1 - w)
-                    place = 0
-                    while place < count and met[place] != label:
-                        place += 1
-                    if place == count:
-                        met[place] = label
-                        share[place] = 0.0
-                        count += 1
-                    share[place] += weight
+                for point in range(steps.shape[0]):
+                    count = _shares(
+                        image, u + steps[point, 0], v + steps[point, 1], w + steps[point, 2], met, share, count
+                    )
                 best = 0
                 for place in range(1, count):
                     if share[place] > share[best] or (share[place] == share[best] and met[place] < met[best]):
                         best = place
                 found[i, j, k] = met[best]
+
+
+@compiled
+def _shares(image: Labels, x: float, y: float, z: float, met: Labels, share: NDArray[np.float64], count: int) -> int:
+    """Add the shares of labels at one point to those met before; how many labels there are now."""
+    sx, sy, sz = image.shape
+    a, u = _corner(x, sx)
+    b, v = _corner(y, sy)
+    c, w = _corner(z, sz)
+    if a < 0 or b < 0 or c < 0:
+        return _met(0, 1.0, met, share, count)
+    near = image[a, b, c]
+    alike = image[a, b, c + 1] == near and image[a, b + 1, c] == near and image[a, b + 1, c + 1] == near
+    alike = alike and image[a + 1, b, c] == near and image[a + 1, b, c + 1] == near
+    if alike and image[a + 1, b + 1, c] == near and image[a + 1, b + 1, c + 1] == near:
+        return _met(near, 1.0, met, share, count)
+    for corner in range(_CORNERS):
+        da, db, dc = corner >> 2 & 1, corner >> 1 & 1, corner & 1
+        weight = (u if da else 1 - u) * (v if db else 1 - v) * (w if dc else 1 - w)
+        count = _met(image[a + da, b + db, c + dc], weight, met, share, count)
+    return count
+
+
+@compiled
+def _met(label: int, weight: float, met: Labels, share: NDArray[np.float64], count: int) -> int:
+    place = 0
+    while place < count and met[place] != label:
+        place += 1
+    if place == count:
+        met[place] = label
+        share[place] = 0.0
+        count += 1
+    share[place] += weight
+    return count
 
 
 @compiled

@@ -1,6 +1,7 @@
 """Which steps of a pipeline run on a scan, and which of them are committed together."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 from qsm_dask.errors import ConfigError
 from qsm_dask.pipeline.plan import Plan, PlanNode
@@ -32,6 +33,9 @@ def make_plan(
             raise ConfigError(f"{name} cannot be computed: {'; '.join(left_out)}")
     kept = {*goal, *keep}
     steps = _needed(active, {*kept, *_leaves(slots)}, kept, left_out)
+    carried = max((step.probabilities for step in steps), default=0)
+    if carried:  # in place of those that were ingested
+        geometry = replace(geometry, probabilities=carried)
     return Plan(geometry, _group(steps, kept), tuple(left_out))
 
 
@@ -59,6 +63,10 @@ def _choose(
 def _obstacle(step: Step, geometry: Geometry, have: Collection[str], ingested: Collection[str]) -> str | None:
     if step.outputs[0] in ingested and not step.refines:
         return f"{step.outputs[0]} was ingested"
+    if step.method.outputs[0] == "dseg" and "probseg" in ingested:
+        return "probseg was ingested, whose regions have numbers of their own"
+    if "probseg" in step.method.outputs and step.pins and not step.probabilities:
+        return "the atlas has no probabilities"
     missing = [name for name in step.required if name not in have]
     if missing:
         return f"lacks {', '.join(missing)}"

@@ -207,7 +207,8 @@ def array_bytes(name: str, geometry: Geometry) -> int:
         return MOST_T1W_VOXELS * np.dtype(known.dtype).itemsize
     if known.dims[-1:] != ("z",):
         return 0
-    volumes = geometry.echoes if "echo" in known.dims else 3 if "axis" in known.dims else 1
+    lead = {"echo": geometry.echoes, "axis": 3, "label": geometry.probabilities}
+    volumes = lead.get(known.dims[0], 1)
     return volumes * geometry.voxels * np.dtype(known.dtype).itemsize
 
 

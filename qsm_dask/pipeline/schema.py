@@ -204,7 +204,7 @@ def _with_atlas(entry: Any, atlas: str, stages: Mapping[str, Stage]) -> Any:
 def _read_pins(pipeline: str, given: Any) -> dict[tuple[str, str], Pin]:
     try:
         return {
-            (str(name), str(part)): Pin(str(pin["digest"]), int(pin["voxels"]))
+            (str(name), str(part)): Pin(str(pin["digest"]), int(pin["voxels"]), int(pin["probabilities"]))
             for name, parts in given.items()
             for part, pin in parts.items()
         }

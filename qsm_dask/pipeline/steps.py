@@ -52,6 +52,12 @@ class Step:
         """Whether it reads the very quantity that it exists to write."""
         return self.outputs[0] in self.inputs
 
+    @property
+    def probabilities(self) -> int:
+        """How many volumes of probabilities it makes."""
+        carries = "probseg" in self.method.outputs
+        return max((pin.probabilities for pin in self.pins.values()), default=0) if carries else 0
+
     def digest(self, sources: Mapping[str, str]) -> str:
         """What the step's results depend on: method, version, parameters, inputs and the content of atlases.
 

@@ -304,14 +304,14 @@ class CohortStore:
                 found.append(ScanKey.parse(name))
         return found
 
-    def unindexed(self) -> list[ScanKey]:
+    def unindexed(self, index: "pd.DataFrame") -> list[ScanKey]:
         """Scans with a folder that the index does not know: their driver ended before it could record them."""
-        known = set(self.index()["scan"])
+        known = set(index["scan"])
         return sorted(scan for scan in self.stored_scans() if str(scan) not in known)
 
     def catch_up(self) -> int:
         """Record the ingests that the index has missed; how many there were."""
-        return self._record_ingests(self.unindexed())
+        return self._record_ingests(self.unindexed(self.index()))
 
     def mend_index(self) -> list[str]:
         """Drop segments of the index that are damaged, and record anew what they may have told; names of the dropped.

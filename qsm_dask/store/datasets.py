@@ -292,7 +292,7 @@ def scan_dataset(store: "CohortStore", key: ScanKey | str) -> xr.Dataset:
     Returns
     -------
     xarray.Dataset : the arrays over (echo, x, y, z), lazy, one block a volume; `te` [s] along
-        echo; units with each variable; affine [mm], voxel_size [mm], b0 [T] and b0_dir in
+        echo, region numbers along label; units with each variable; affine [mm], voxel_size [mm], b0 [T] and b0_dir in
         the attributes, where ingest knows them.
 
     Raises
@@ -314,12 +314,15 @@ def scan_dataset(store: "CohortStore", key: ScanKey | str) -> xr.Dataset:
         name: (tuple(entry["dims"]), _lazy(store, commit, name), described(name))
         for commit in commits
         for name, entry in commit.arrays.items()
-        if set(entry["dims"]) <= {"echo", "axis", *SPACE}
+        if set(entry["dims"]) <= {"echo", "axis", "label", *SPACE} and name != "probseg_labels"
     }
     header = dict(next((commit.attributes.get("header", {}) for commit in commits), {}))
     te = header.pop("te", None)
     echoes = any("echo" in dims for dims, _, _ in variables.values())
     coordinates = {"te": ("echo", np.asarray(te), described("te"))} if te is not None and echoes else {}
+    numbers = next((c.arrays["probseg_labels"].get("values") for c in commits if "probseg_labels" in c.arrays), None)
+    if numbers is not None and "probseg" in variables:
+        coordinates["label"] = ("label", np.asarray(numbers), described("probseg_labels"))
     about = {"scan": str(scan), "subject": scan.subject, "session": scan.session or ""}
     return xr.Dataset(variables, coordinates, {**about, **header})
 

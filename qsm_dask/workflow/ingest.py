@@ -8,7 +8,7 @@ in a sidecar, a copy with new times or another compression changes nothing downs
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,14 +27,15 @@ from qsm_dask.io.acquisition import Acquisition
 from qsm_dask.io.documents import json_bytes
 from qsm_dask.io.echoes import choose_parts
 from qsm_dask.io.filters import Filters
+from qsm_dask.io.patterns import Transforms
 from qsm_dask.io.phase import PhaseSign
-from qsm_dask.io.series import Outline, Reading, needs_phase, outlines, read
+from qsm_dask.io.series import Outline, Reading, needs_phase, outlines, read, with_maps
 from qsm_dask.io.sidecars import resolve
 from qsm_dask.pipeline.steps import Step
 from qsm_dask.place import Place
 from qsm_dask.provenance import software
-from qsm_dask.scan import ScanKey
-from qsm_dask.store import INGEST_KEY, CohortStore, Recorder
+from qsm_dask.scan import Geometry, ScanKey
+from qsm_dask.store import INGEST_KEY, CohortStore, Commit, Recorder
 from qsm_dask.store.commit import plain
 from qsm_dask.store.documents import DATASET
 from qsm_dask.wording import some
@@ -44,11 +45,13 @@ Row = dict[str, Any]
 VERSION = 1
 """Raised when the same files give other arrays, so that they are read again."""
 
-_CACHED = ("request", "files", "metadata", "combined")
+_CACHED = ("request", "images", "files", "metadata", "combined")
 """Attributes by which the next ingest knows whether anything changed; no result depends on them."""
 
 _PACKED_BYTES = 64 * 2**20
 _PACKING = 4
+_PLACING_BYTES = 64 * 2**20
+"""Positions of the planes of a scan that are resampled together, and what transforms make of them."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,7 @@ def run(
     engine: Engine,
     *,
     derivatives: Sequence[str] = (),
+    transforms: Sequence[str] = (),
     participants: Sequence[str] = (),
     sessions: Sequence[str] = (),
     filters: Path | None = None,
@@ -98,7 +102,8 @@ def run(
     bids : root of the dataset, a folder or a URL.
     cohort : where the scans go.
     engine : where tasks run.
-    derivatives : folders with existing maps, `DIR` or `DIR:quantity[=units],…`.
+    derivatives : folders with existing maps, `DIR` or `DIR:quantity[=units or pattern],…`.
+    transforms : patterns of files that resample label images onto scans, `[quantity,…=]PATTERN`.
     participants, sessions : labels to which the run is restricted; all when empty.
     filters : BIDS filter file.
     phase_sign : `auto`, `+1`, `-1`, or a list such as `auto,GE=-1,sub-03=-1`.
@@ -116,9 +121,10 @@ def run(
     combining = {} if coil_smoothing_mm is None else {"smoothing_mm": coil_smoothing_mm}
     with _tree(Place.parse(bids)) as (root, located):
         sources = maps.parse([_below(spec, bids, root) for spec in derivatives], root)
+        moved = [Transforms.parse(_pattern_below(text, bids, root), root) for text in transforms]
         index = dataset.index(root, participants=participants, sessions=sessions, filters=chosen)
         with_t1w = structural.attach(index.acquisitions, root, chosen)
-        acquisitions = located(maps.attach(with_t1w, sources, chosen))
+        acquisitions = located(maps.attach(with_t1w, sources, chosen, moved))
         about, people = dataset.description(root), dataset.participants(root)
         columns = dataset.columns(root)
     whole = not (participants or sessions or filters)
@@ -193,6 +199,12 @@ def _below(spec: str, bids: str | Path, root: Path) -> str:
     return f"{root}{spec.removeprefix(url)}"
 
 
+def _pattern_below(text: str, bids: str | Path, root: Path) -> str:
+    """A pattern of transforms of a dataset at a URL, in its tree on this machine."""
+    names, mark, pattern = text.partition("=") if "=" in text.partition("/")[0] else ("", "", text)
+    return f"{names}{mark}{_below(pattern, bids, root)}"
+
+
 def ingest_scan(cohort: CohortStore, sign: PhaseSign, combining: Mapping[str, Any], acquisition: Acquisition) -> Row:
     """Convert one scan unless it is as it was; the task that workers execute.
 
@@ -220,7 +232,8 @@ def projected_bytes(found: Outline) -> int:
     volume = 4 * found.header.voxels
     stored = found.header.voxels * found.header.dtype.itemsize
     arrays = volume * (found.parts * found.echoes + found.maps)
-    packing = arrays + _PACKING * max(volume, stored, min(arrays, _PACKED_BYTES))
+    placing = _PLACING_BYTES + found.beside if found.maps else 0
+    packing = arrays + max(placing, _PACKING * max(volume, stored, min(arrays, _PACKED_BYTES)))
     if found.coils == 1:
         return packing
     return max(packing, combination.projected_bytes(found) + found.maps * volume)
@@ -231,31 +244,38 @@ def _ingest(
 ) -> Row:
     key = acquisition.key
     commit = cohort.intact(key, "ingest", INGEST_KEY)
-    request = _request(acquisition, sign)
-    before: Mapping[str, Any] = {"files": {}}
+    request, images = _requests(acquisition, sign)
     how = [combining.stage, combining.method.version, dict(combining.parameters)]
-    if commit:
-        noted = {**commit.attributes, **cohort.recall(commit)}
-        if noted.get("request") == request and noted.get("combined") in (None, how):
-            before = noted
+    noted = {**commit.attributes, **cohort.recall(commit)} if commit else {}
+    if noted.get("combined") not in (None, how):
+        noted = {}
+    known = noted.get("files", {})
+    asked_before = noted.get("request") == request
     stats = changes.stats(acquisition.files)
-    if commit and changes.unchanged(stats, before["files"]):
+    if commit and asked_before and changes.unchanged(stats, known):
         return commit.row() | {"changed": False}
-    acquisition = fetched.enter_context(remote.at_hand(acquisition))
-    files = changes.with_content(acquisition.files, stats, before["files"])
-    metadata = {image.file.label: resolve(image.sidecars) for image in acquisition.images}
-    metadata |= {found.file.label: resolve(found.sidecars) for found in acquisition.maps}
+    stored = commit if noted.get("images") == images and _as_they_were(acquisition, stats, known, commit) else None
+    acquisition = _at_hand(acquisition, fetched, maps_only=stored is not None)
+    files = changes.with_content(acquisition.files, stats, known)
+    metadata = {item.file.label: resolve(item.sidecars) for item in acquisition.maps}
+    for image in acquisition.images:
+        label = image.file.label
+        metadata[label] = resolve(image.sidecars) if stored is None else noted["metadata"][label]
     if (
         commit
-        and before.get("metadata") == metadata
-        and changes.same_content(_data(acquisition), files, before["files"])
+        and asked_before
+        and noted.get("metadata") == metadata
+        and changes.same_content(_data(acquisition), files, known)
     ):
-        cohort.remember(commit, {name: before.get(name) for name in _CACHED} | {"files": files})
+        cohort.remember(commit, {name: noted.get(name) for name in _CACHED} | {"files": files})
         return commit.row() | {"changed": False}
     with PeakMemory() as peak:
-        reading = read(acquisition, metadata, sign)
-        reading, steps = combination.run(combining, reading)
-        cached = {"request": request, "files": files, "metadata": metadata, "combined": how if steps else None}
+        if stored is None:
+            reading, steps = combination.run(combining, read(acquisition, metadata, sign))
+        else:
+            reading, steps = with_maps(_images(cohort, stored), acquisition, metadata), stored.provenance["steps"]
+        combined = how if steps else None
+        cached = {"request": request, "images": images, "files": files, "metadata": metadata, "combined": combined}
         results = _attributes(reading)
     if commit and all(commit.attributes.get(name) == value for name, value in plain(results).items()):
         cohort.remember(commit, cached)
@@ -267,26 +287,63 @@ def _ingest(
         reading.arrays,
         attributes={**cached, **results},
         provenance={"steps": steps, "software": software(), "time": time.time()},
-        seconds=time.perf_counter() - started,
+        seconds=time.perf_counter() - started + (stored.seconds if stored else 0.0),
         peak_bytes=peak.bytes,
     )
     return made.row() | {"changed": commit is None or commit.attributes.get("digests") != results["digests"]}
 
 
-def _request(acquisition: Acquisition, sign: PhaseSign) -> str:
-    """Digest of what is asked for: which files in which roles, and the options that apply."""
+def _as_they_were(
+    acquisition: Acquisition,
+    stats: Mapping[str, changes.Fingerprint],
+    known: Mapping[str, changes.Fingerprint],
+    commit: Commit | None,
+) -> bool:
+    """Whether the images of a scan need not be read: none has another size or time, and they are in the store."""
+    if commit is None or (needs_phase(acquisition) and "phase" not in commit.arrays):
+        return False
+    labels = [file.label for file in replace(acquisition, maps=()).files]
+    return all(label in known for label in labels) and changes.unchanged(
+        {label: stats[label] for label in labels}, {label: known[label] for label in labels}
+    )
+
+
+def _at_hand(acquisition: Acquisition, fetched: ExitStack, *, maps_only: bool) -> Acquisition:
+    """The acquisition with its files on this machine's disk, or those of its maps."""
+    if not maps_only:
+        return fetched.enter_context(remote.at_hand(acquisition))
+    found = fetched.enter_context(remote.at_hand(replace(acquisition, images=())))
+    return replace(found, images=acquisition.images)
+
+
+def _images(cohort: CohortStore, commit: Commit) -> Reading:
+    """What the images of a scan delivered when they were read, from its commit."""
+    attributes = commit.attributes
+    sources = {name: source for name, source in attributes["sources"].items() if source["from"] == "raw"}
+    return Reading(
+        cohort.read(commit, [name for name in commit.arrays if name in sources]),
+        attributes["header"],
+        Geometry.from_dict(attributes["geometry"]),
+        sources,
+        image_warnings=tuple(attributes["image_warnings"]),
+    )
+
+
+def _requests(acquisition: Acquisition, sign: PhaseSign) -> tuple[str, str]:
+    """Digests of what is asked for, in all and of the images: which files in which roles, and the options."""
     images = [(i.file.label, i.part, i.echo, [s.label for s in i.sidecars]) for i in acquisition.images]
     found = [
-        (m.quantity, m.file.label, [s.label for s in m.sidecars], m.table.label if m.table else None, m.units)
+        (m.quantity, [f.label for f in m.content], [s.label for s in m.sidecars], m.units, bool(m.transform))
         for m in acquisition.maps
     ]
-    return digest_of([VERSION, images, found, acquisition.notes, sign.to_dict(acquisition.key)])
+    of_images = digest_of([VERSION, images, sign.to_dict(acquisition.key)])
+    sessions = [m.any_session for m in acquisition.maps]
+    return digest_of([of_images, found, sessions, acquisition.notes]), of_images
 
 
 def _data(acquisition: Acquisition) -> list[str]:
     """Labels of the files that are not sidecars: their content counts, not a few of their keys."""
-    tables = [item.table.label for item in acquisition.maps if item.table]
-    return [i.file.label for i in acquisition.images] + [m.file.label for m in acquisition.maps] + tables
+    return [i.file.label for i in acquisition.images] + [f.label for m in acquisition.maps for f in m.content]
 
 
 def _attributes(reading: Reading) -> dict[str, Any]:
@@ -303,6 +360,7 @@ def _attributes(reading: Reading) -> dict[str, Any]:
         "digests": leaves,
         "sources": dict(reading.sources),
         "labels": {str(number): name for number, name in reading.labels.items()},
+        "image_warnings": list(reading.image_warnings),
         "warnings": list(reading.warnings),
         "geometry": geometry,
         "facts": {"geometry": geometry, "sources": brief, "warnings": list(reading.warnings)},

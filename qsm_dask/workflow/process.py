@@ -308,7 +308,7 @@ def _plans(
             try:
                 plans[key] = pipeline.plan(Geometry.from_dict(facts["geometry"]), facts["sources"])
                 made = {name for node in plans[key].nodes for name in node.stores}
-                summary.without_labels += "dseg" not in made | set(facts["sources"])
+                summary.without_labels += not {"dseg", "probseg"} & (made | set(facts["sources"]))
             except ConfigError as error:
                 summary.failures[str(key)] = str(error)
                 refused.append(_failed(key, "field", str(error)))

@@ -167,7 +167,7 @@ def _gather(cohort: CohortStore) -> _Gathered:
 
 def _gather_ingested(found: _Gathered, standing: Standing, ingest: Commit) -> None:
     scan = str(standing.scan)
-    if "dseg" not in standing.sources and not any("dseg" in name for name in standing.made):
+    if not {"dseg", "probseg"} & set(standing.sources) and not any("dseg" in name for name in standing.made):
         found.warnings.append((_NO_LABELS, scan))
     for name, source in standing.sources.items():
         found.sources.setdefault(name, Counter())[assembly.origin(source)] += 1

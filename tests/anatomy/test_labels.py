@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
-from qsm_dask.anatomy.labels import labels
+from qsm_dask.anatomy.labels import labels, probabilities
 from qsm_dask.atlas import Atlas, Image
 
 SHAPE = (12, 6, 6)
@@ -56,6 +57,28 @@ def test_the_most_probable_region_is_taken_from_half_on():
     found, told = labels(places((4, 4, 4)), np.eye(4), atlas=atlas)
     assert found[:, 0, 0].tolist() == [5, 5, 0, 8]
     assert told.figures["volume_ratio_min"] == pytest.approx(16 / (16 * 1.59))
+
+
+def test_probabilities_are_carried_with_their_labels_as_scipy_interpolates_them():
+    rng = np.random.default_rng(3)
+    given = rng.uniform(0, 1, (3, 6, 7, 8)).astype(np.float32)
+    atlas = Atlas(probabilities=Image(given, np.diag([2.0, 1.0, 1.0, 1.0])), names={4: "a", 2**31 - 1: "b", 9: "c"})
+    positions = (places((5, 6, 7)) + np.float32(0.3)) * np.float32([2, 1, 1]).reshape(3, 1, 1, 1)
+    mask = np.ones((5, 6, 7), bool)
+    found, carried, numbers, told = probabilities(positions, np.eye(4), mask, atlas=atlas)
+    index = positions / np.reshape([2, 1, 1], (3, 1, 1, 1))
+    for volume, one in zip(carried, given, strict=True):
+        np.testing.assert_allclose(volume, ndimage.map_coordinates(one.astype(float), index, order=1), atol=1e-6)
+    assert numbers.tolist() == [4, 2**31 - 1, 9]
+    assert (carried.dtype, numbers.dtype) == (np.float32, np.int64)
+    same, other = labels(positions, np.eye(4), mask, atlas=atlas)
+    np.testing.assert_array_equal(found, same)
+    assert told == other
+
+
+def test_labels_alone_have_no_probabilities_to_carry():
+    with pytest.raises(ValueError, match="the atlas has no probseg"):
+        probabilities(places(), np.eye(4), atlas=Atlas(labels=Image(volume(), np.eye(4)), names=NAMES))
 
 
 def test_an_atlas_without_regions_is_refused():

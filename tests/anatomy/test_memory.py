@@ -10,7 +10,7 @@ import pytest
 from qsm_dask.scan import Geometry
 from qsm_dask.stages import STAGES
 
-CASES = ("anatomy.register", "anatomy.labels", "anatomy.standard")
+CASES = ("anatomy.register", "anatomy.labels", "anatomy.probabilities", "anatomy.standard")
 """What is measured with an atlas."""
 
 MEASURE = """
@@ -45,6 +45,9 @@ def template(shape, other):
 def atlas(shape, other):
     labels = np.ascontiguousarray(np.broadcast_to(np.arange(other[2], dtype=np.int64) // 9, other))
     grid = affine(shape[0] / other[0], other)
+    if name == "anatomy.probabilities":
+        given = Image(rng.random((3, *other), dtype=np.float32), grid)
+        return Atlas(probabilities=given, names={1: "a", 2: "b", 3: "c"})
     return Atlas(labels=Image(labels.astype(np.int32), grid), names={n: str(n) for n in range(1, other[2] // 9)})
 
 def run(shape, other):
@@ -81,9 +84,9 @@ def test_declared_memory_holds_and_is_not_wasteful(name, other):
     call = [sys.executable, "-c", MEASURE, json.dumps([name, shape, other])]
     measured = int(subprocess.run(call, check=True, capture_output=True, text=True).stdout)
     stage = STAGES[name]
-    images = {"anatomy.register": 3, "anatomy.labels": 1, "anatomy.standard": 1}[name]
+    images = {"anatomy.register": 3, "anatomy.labels": 1, "anatomy.probabilities": 3, "anatomy.standard": 1}[name]
     sizes = dict.fromkeys(stage.atlases, images * other[0] * other[1] * other[2])
-    declared = stage.memory(Geometry(shape, (1.0, 1.0, 1.0), (0.005,)), {**stage.parameters, **sizes})
+    declared = stage.memory(Geometry(shape, (1.0, 1.0, 1.0), (0.005,), 3), {**stage.parameters, **sizes})
     assert measured <= declared <= 1.25 * measured
 
 

@@ -6,8 +6,9 @@ from qsm_dask.io.acquisition import FileRef, Map
 from qsm_dask.io.bids import index
 from qsm_dask.io.derivatives import attach, parse
 from qsm_dask.io.filters import Filters
-from qsm_dask.io.maps import read_label_table, read_map
+from qsm_dask.io.maps import read_map
 from qsm_dask.io.nifti import read_header
+from qsm_dask.io.segmentations import read_label_table
 from qsm_dask.io.sidecars import resolve
 from tests.io.bids_tree import AFFINE, SHAPE, dataset, scan, write_image, write_json
 
@@ -60,7 +61,7 @@ def test_folders_of_one_name_are_told_apart(tmp_path, root):
     ("spec", "message"),
     [
         ("{}/absent", "there is no folder .*absent"),
-        ("{}:chimap", "'chimap' cannot be ingested; take any of dseg, mask, chi, local_field, r2"),
+        ("{}:chimap", "'chimap' cannot be ingested; take any of dseg, probseg, mask, chi, local_field, r2"),
         ("{}:chi=Hz", "chi cannot have the units 'Hz'; state any of ppm, ppb"),
         ("{}:mask=ppm", "mask cannot have the units 'ppm'; state none"),
         ("{}:", "cannot be ingested"),
@@ -208,7 +209,7 @@ def read_one(tmp_path, quantity, stored, *, units=None, affine=AFFINE, table=Non
         FileRef("dseg.tsv", str(tmp_path / "dseg.tsv")) if table is not None else None,
         units,
     )
-    return read_map(item, resolve([sidecar]), read_header(tmp_path / "scan.nii.gz", "scan.nii.gz"), B0)
+    return read_map(item, resolve([sidecar]), read_header(tmp_path / "scan.nii.gz", "scan.nii.gz").grid, B0)
 
 
 # One ppm, in every unit, by hand at 7 T: 42.577 * 7 = 298.039 Hz.
@@ -226,16 +227,16 @@ ONE_PPM = {
 def test_maps_are_converted_to_ppm_by_their_units(tmp_path, quantity, units):
     stored = np.full(SHAPE, ONE_PPM[quantity, units], np.float32)
     stated = read_one(tmp_path, quantity, stored, Units=units)
-    np.testing.assert_allclose(stated.array, 1.0, rtol=1e-6)
+    np.testing.assert_allclose(stated.arrays[quantity], 1.0, rtol=1e-6)
     assert stated.source == {"from": "derivatives", "files": ["map.nii.gz"], "units": units}
-    np.testing.assert_allclose(read_one(tmp_path, quantity, stored, units=units).array, 1.0, rtol=1e-6)
+    np.testing.assert_allclose(read_one(tmp_path, quantity, stored, units=units).arrays[quantity], 1.0, rtol=1e-6)
 
 
 @pytest.mark.parametrize(("units", "stored"), [("1/s", 20.0), ("s", 0.05), ("ms", 50.0)])
 def test_relaxation_comes_as_rate_or_as_time(tmp_path, units, stored):
     image = np.full(SHAPE, stored, np.float32)
     image[0] = 0  # not measured
-    found = read_one(tmp_path, "r2", image, Units=units).array
+    found = read_one(tmp_path, "r2", image, Units=units).arrays["r2"]
     np.testing.assert_allclose(found[1:], 20.0, rtol=1e-6)
     assert not found[0].any()
 
@@ -270,10 +271,10 @@ def test_units_are_never_guessed(tmp_path, quantity, given, sidecar, message):
 def test_a_map_on_another_grid_is_refused(tmp_path):
     other = AFFINE.copy()
     other[2, 3] += 1
-    with pytest.raises(InputError, match="resample it onto the scan's grid, or leave mask out"):
-        read_one(tmp_path, "mask", np.ones((6, 5, 5), np.uint8))
+    with pytest.raises(InputError, match="resample it onto the scan's grid, or leave chi out"):
+        read_one(tmp_path, "chi", np.ones((6, 5, 5), np.float32), units="ppm")
     with pytest.raises(InputError, match=r"affine\) differs from scan.nii.gz by up to 1 mm; resample"):
-        read_one(tmp_path, "mask", np.ones(SHAPE, np.uint8), affine=other)
+        read_one(tmp_path, "chi", np.ones(SHAPE, np.float32), affine=other, units="ppm")
     with pytest.raises(InputError, match="has 2 volumes"):
         read_one(tmp_path, "mask", np.ones((*SHAPE, 2), np.uint8))
 
@@ -281,7 +282,7 @@ def test_a_map_on_another_grid_is_refused(tmp_path):
 def test_masks(tmp_path):
     stored = np.zeros(SHAPE, np.float32)
     stored[2:4] = 1
-    mask = read_one(tmp_path, "mask", stored).array
+    mask = read_one(tmp_path, "mask", stored).arrays["mask"]
     assert mask.dtype == np.bool_
     np.testing.assert_array_equal(mask, stored == 1)
     with pytest.raises(InputError, match="the mask is empty"):
@@ -297,8 +298,8 @@ def test_label_images_with_their_table(tmp_path):
         "index\tname\tcolor\n0\tbackground\t#000\n11\tcaudate_left\t#f00\n50\tcaudate_right\t#0f0\n99\tabsent\t#00f\n"
     )
     found = read_one(tmp_path, "dseg", stored, table=table)
-    assert found.array.dtype == np.int32
-    np.testing.assert_array_equal(found.array, stored)
+    assert found.arrays["dseg"].dtype == np.int32
+    np.testing.assert_array_equal(found.arrays["dseg"], stored)
     assert found.labels == {7: "label_7", 11: "caudate_left", 50: "caudate_right", 99: "absent"}
     assert found.warnings == ("dseg.tsv: has no name for label 7; named label_<number>",)
     assert found.source["files"] == ["map.nii.gz", "dseg.tsv"]
@@ -315,7 +316,8 @@ def test_a_label_image_without_table_names_its_numbers(tmp_path):
     [
         (np.full(SHAPE, 1.5), "whole numbers, this one has fractions; was it interpolated"),
         (np.full(SHAPE, -1.0), "labels must lie between 0 and"),
-        (np.full(SHAPE, 2.0**24), "labels must lie between 0 and"),
+        (np.full(SHAPE, 2.0**24, np.float32), "labels must lie between 0 and 16777215 .stored as float32"),
+        (np.full(SHAPE, 2.0**31), "labels must lie between 0 and 2147483647, these reach"),
         (np.zeros(SHAPE), "the label image is empty"),
     ],
 )

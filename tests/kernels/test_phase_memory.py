@@ -121,9 +121,6 @@ def test_declarations_grow_with_what_costs():
     def scan(spacing, echoes=2):
         return Geometry((50, 60, 40), (spacing,) * 3, tuple(0.01 * echo for echo in range(1, echoes + 1)))
 
-    lengths = {"opening_mm": 7.0, "closing_mm": 3.0, "erosion_mm": 0.0}
-    assert memory.magnitude_mask(scan(0.5), lengths) > memory.magnitude_mask(scan(3.0), lengths)
-    assert memory.mask_erosion(scan(1.0), {"depth_mm": 9.0}) > memory.mask_erosion(scan(1.0), {"depth_mm": 2.0})
     assert memory.offset_removal(scan(1.0, 12), {}) > memory.offset_removal(scan(1.0, 2), {})
     volume = 4 * 50 * 60 * 40
     template = memory.spanning_tree(scan(1.0), {"mode": "template"})

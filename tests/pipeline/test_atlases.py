@@ -44,7 +44,11 @@ def test_results_depend_on_the_content_of_an_atlas_and_not_on_its_place():
 def test_a_settled_pipeline_survives_its_document():
     first = settled({"template": "a", "regions": "b"})
     assert Pipeline.from_mapping(first.source) == first
-    assert first.source["atlases"]["here"]["template"] == {"digest": "a", "voxels": 100}
+    assert first.source["atlases"]["here"]["template"] == {
+        "digest": "a",
+        "voxels": 100,
+        "probabilities": 0,
+    }
 
 
 def test_an_atlas_that_was_not_settled_gives_no_digests_and_no_result():
@@ -67,3 +71,31 @@ def test_only_a_pipeline_that_takes_an_atlas_can_be_given_one():
         Pipeline.from_mapping({"name": "p", "steps": [*STEPS[:5], "anatomy.register"]})
     with pytest.raises(ConfigError, match="written by the program"):
         Pipeline.from_mapping({"name": "p", "steps": STEPS, "atlases": {"here": "there"}})
+
+
+EITHER = [*STEPS[:6], {"any": [{"anatomy.probabilities": {"atlas": "here"}}, STEPS[6]]}, STEPS[7]]
+
+
+def chosen(probabilities, available=RAW):
+    pipeline = Pipeline.from_mapping({"name": "p", "goal": ["chi"], "steps": EITHER})
+    settled = pipeline.settled(lambda _, part: Pin(part, 100, probabilities if part == "regions" else 0))
+    plan = settled.plan(GEOMETRY, available)
+    return {step.stage for node in plan.nodes for step in node.steps}, plan
+
+
+def test_probabilities_are_carried_where_the_atlas_has_them():
+    stages, plan = chosen(0)
+    assert "anatomy.labels" in stages
+    assert "anatomy.probabilities" not in stages
+    stages, more = chosen(200)
+    assert "anatomy.probabilities" in stages
+    assert "anatomy.labels" not in stages
+    assert more.geometry.probabilities == 200
+    assert plan.peak_bytes() < 200 * 4 * GEOMETRY.voxels < more.peak_bytes()
+
+
+@pytest.mark.parametrize("own", ["dseg", "probseg"])
+def test_regions_that_were_ingested_are_never_mixed_with_those_of_an_atlas(own):
+    stages, plan = chosen(5, [*RAW, own])
+    assert not stages & {"anatomy.register", "anatomy.labels", "anatomy.probabilities"}
+    assert any(f"{own} was ingested" in reason for reason in plan.left_out)

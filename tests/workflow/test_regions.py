@@ -3,7 +3,10 @@
 import shutil
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from qsm_dask.cohort.standing import standings
 from qsm_dask.engine import SerialEngine
@@ -91,6 +94,31 @@ def test_an_edited_atlas_carries_anew_without_registering_again(done, bids, tmp_
     again = process.run(done, SerialEngine(ROOM), pipeline(bids).with_atlas(str(edited)))
     assert (again.computed, again.reused) == (1, 3)
     assert nodes(done)[1].labels["3"] == "shell_left"
+    process.run(done, SerialEngine(ROOM), pipeline(bids))
+
+
+def test_a_probabilistic_atlas_gives_weighted_values_without_registering_again(done, bids, tmp_path):
+    folder = tmp_path / "tpl-phantom"
+    shutil.copytree(bids / simulate.ATLAS / "tpl-phantom", folder)
+    image = nib.load(folder / "tpl-phantom_atlas-nuclei_dseg.nii.gz")
+    values = np.asarray(image.dataobj)
+    shares = [gaussian_filter((values == number).astype(np.float32), 0.7) for number in (3, 4)]
+    nib.save(nib.Nifti1Image(np.stack(shares, -1), image.affine), folder / "tpl-phantom_atlas-two_probseg.nii.gz")
+    (folder / "tpl-phantom_atlas-two_probseg.tsv").write_text("index\tname\n3\tputamen_left\n4\tputamen_right\n")
+    for path in folder.glob("*_dseg.*"):
+        path.unlink()
+    either = [{"any": [{"anatomy.probabilities": {"atlas": "atlas"}}, FAST["steps"][-2]]}, FAST["steps"][-1]]
+    steps = {**FAST, "keep": ["probseg"], "steps": [*FAST["steps"][:-2], *either]}
+    again = process.run(done, SerialEngine(ROOM), Pipeline.from_mapping(steps).with_atlas(str(folder)))
+    assert (again.failures, again.computed, again.reused) == ({}, 1, 3)
+    putamen = done.dataset()["chi"].sel(region=["putamen_left", "putamen_right"]).squeeze("scan").load()
+    (name,) = done.scans()
+    maps = done.scan(name).load()
+    inside, chi = maps["mask"].to_numpy(), maps["chi"].to_numpy().astype(np.float64)
+    for region, probability in zip(putamen, maps["probseg"].to_numpy().astype(np.float64), strict=True):
+        assert region.sel(statistic="n") > 20
+        weights = probability[inside]
+        assert region.sel(statistic="weighted_mean") == pytest.approx(weights @ chi[inside] / weights.sum(), rel=1e-5)
     process.run(done, SerialEngine(ROOM), pipeline(bids))
 
 

@@ -134,7 +134,7 @@ def _fill(
     lengths, strides = (nx, ny, nz), (ny * nz, nz, 1)
     first, other, strength, record = phase.ravel(), second.ravel(), magnitude.ravel(), found.reshape(-1, 4)
     for k in range(owners.size or record.shape[0]):
-        i = np.int64(owners[k]) if owners.size else k
+        i = int(owners[k]) if owners.size else k
         state = record[i, STATE]
         record[i, 0] = record[i, 1] = record[i, 2] = 0
         if state == OUTSIDE:
