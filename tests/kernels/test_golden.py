@@ -10,7 +10,7 @@ from tests.kernels.golden import CASES, FILE, differs
 GOLDEN = json.loads(FILE.read_text())
 
 WITHOUT = {
-    *("anatomy.align_t1w", "anatomy.register", "anatomy.labels", "anatomy.probabilities"),
+    *("anatomy.align_t1w", "anatomy.register", "anatomy.labels", "anatomy.probabilities", "anatomy.standard"),
     *("mask.bet", "mask.deepbet", "mask.segmentation", "mask.combine"),
 }
 """Other people's programs, stages that read an atlas or a segmentation, and what has no number to drift."""

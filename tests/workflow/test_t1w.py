@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import SimpleITK
-from qsm_dask.standing import standings
 
+from qsm_dask.cohort.standing import standings
 from qsm_dask.engine import SerialEngine
 from qsm_dask.io.nifti import read_header, read_volume, write_volume
 from qsm_dask.pipeline import Pipeline
