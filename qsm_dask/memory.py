@@ -154,15 +154,25 @@ fitted_sphere = volumes(padded=6.5, margin_mm=0.0)
 
 def registration(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
     """`anatomy.register` holds the template as read, stripped and as ITK has it, and sums over windows."""
-    steps = [max(1, int(parameters["resolution_mm"] / size + 1e-6)) for size in geometry.voxel_size]
-    compared = math.prod(math.ceil(n / step) for n, step in zip(geometry.shape, steps, strict=True))
+    compared = _blocks(geometry, parameters["resolution_mm"])
     return int(FLOAT * (88.0 * compared + 3.7 * parameters["template"] + 1.3 * geometry.voxels))
 
 
+_LARGEST_HEAD_MM3 = 2**25
+
+
 def rigid_alignment(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
-    """`anatomy.align_t1w` holds means over blocks of a T1w of the largest matrix planned for, and compares those."""
-    del parameters
-    return int(FLOAT * (1.0 * MOST_T1W_VOXELS + 3.0 * geometry.voxels))
+    """`anatomy.align_t1w` holds means over blocks of both images, of a T1w of the largest matrix planned for."""
+    resolution_mm = parameters["resolution_mm"]
+    other = min(MOST_T1W_VOXELS, _LARGEST_HEAD_MM3 / resolution_mm**3)
+    compared = _blocks(geometry, resolution_mm)
+    return int(FLOAT * (0.37 * MOST_T1W_VOXELS + 1.95 * geometry.voxels + 16.0 * compared + 4.0 * other))
+
+
+def _blocks(geometry: Geometry, resolution_mm: float) -> int:
+    """Voxels of a scan when it is compared in blocks."""
+    steps = [max(1, int(resolution_mm / size + 1e-6)) for size in geometry.voxel_size]
+    return math.prod(math.ceil(n / step) for n, step in zip(geometry.shape, steps, strict=True))
 
 
 def carried_labels(geometry: Geometry, parameters: Mapping[str, Any]) -> int:

@@ -228,7 +228,7 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
         ),
         "mask.field_quality": Stage(masking.field_quality, ("mask",), volumes(2.2), "10.1002/mrm.29048"),
         "mask.segmentation": Stage(segmentation, ("mask",), closed_labels),
-        "mask.combine": Stage(masking.combine, ("mask",), volumes(1.0)),
+        "mask.combine": Stage(masking.combine, ("mask",), volumes(0.3)),
         "mask.erode": Stage(masking.erode, ("mask",), volumes(0.75)),
         "coils.mcpc3ds": Stage(
             coils.mcpc3ds, ("phase", "magnitude"), coil_combination, "10.1002/mrm.26963", applies=two_echoes

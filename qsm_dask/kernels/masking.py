@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -190,6 +191,9 @@ def field_quality(
     return kept
 
 
+_RULES = MappingProxyType({"and": np.logical_and, "or": np.logical_or, "minus": np.greater})
+
+
 def combine(mask: NDArray[Any], mask_other: NDArray[Any], /, *, rule: Literal["and", "or", "minus"] = "and") -> Mask:
     """Combine two masks, voxel by voxel.
 
@@ -213,7 +217,7 @@ def combine(mask: NDArray[Any], mask_other: NDArray[Any], /, *, rule: Literal["a
     one, other = series.inside(mask), series.inside(mask_other)
     if one.shape != other.shape:
         raise ValueError(f"mask has shape {one.shape} and mask_other {other.shape}: resample one to the other's grid")
-    combined: Mask = {"and": one & other, "or": one | other, "minus": one & ~other}[rule]
+    combined: Mask = _RULES[rule](one, other)
     if not combined.any():
         raise ValueError(f"mask {rule} mask_other leaves no voxel: look at both")
     return combined

@@ -196,8 +196,8 @@ def test_echoes_left_out_by_a_filter_are_not_missing(tmp_path):
 def test_a_filter_file_may_hold_what_other_programs_read(tmp_path, caplog):
     root = dataset(tmp_path / "bids")
     scan(root)
-    keep(tmp_path, root, {"t1w": {"whatever": 1}, "megre": {"echo": [1, 3]}})
-    assert "'t1w' is no kind of file that is read here" in caplog.text
+    keep(tmp_path, root, {"bold": {"whatever": 1}, "megre": {"echo": [1, 3]}})
+    assert "'bold' is no kind of file that is read here" in caplog.text
 
 
 def test_a_wrong_filter_file_is_refused(tmp_path):

@@ -21,6 +21,7 @@ CASES = [
     ("mask.segmentation", {"closing_mm": 9.0}),
     ("mask.segmentation", {"closing_mm": 0.0}),
     ("mask.segmentation", {"closing_mm": 0.0, "leave_out": (3, 5)}),
+    ("mask.combine", {"rule": "minus"}),
     ("mask.erode", {}),
     ("coils.mcpc3ds", {}),
     ("offset.mcpc3ds", {}),
@@ -77,7 +78,7 @@ def arrays(n):
         return volumes
 
     return dict(phase=phase, coil_phase=coils(phase), coil_magnitude=coils(magnitude),
-        magnitude=magnitude, unwrapped_phase=phase, te=te, b0=np.array(3.0), mask=mask,
+        magnitude=magnitude, unwrapped_phase=phase, te=te, b0=np.array(3.0), mask=mask, mask_other=noise > 0,
         voxel_size=np.ones(3), affine=np.eye(4), dseg=dseg, chi=phase[0], r2star=magnitude[0],
         total_field=phase[1], t2star=magnitude[2], probseg=magnitude[:2] / 2, probseg_labels=np.array([3, 200]),
         r2=magnitude[1], swi=magnitude[0], r2prime=magnitude[1], chi_para=magnitude[0], chi_dia=-magnitude[1],
