@@ -17,10 +17,11 @@ from distributed import Client, LocalCluster
 
 from qsm_dask import numba_cache
 from qsm_dask.engine.base import Engine, gibibytes
-from qsm_dask.engine.dask import DaskEngine, NoRoomError
+from qsm_dask.engine.dask import DaskEngine
 from qsm_dask.engine.resources import Machine
 from qsm_dask.engine.settings import SETTINGS, quiet, thread_environment
 from qsm_dask.engine.sizing import BASELINE
+from qsm_dask.engine.window import NoRoomError
 from qsm_dask.errors import ConfigError
 from qsm_dask.scratch import own_folder
 

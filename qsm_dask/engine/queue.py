@@ -17,9 +17,10 @@ from tornado.ioloop import PeriodicCallback
 from qsm_dask.engine.base import Engine
 from qsm_dask.engine.batch import Batch
 from qsm_dask.engine.certificates import private_folder, put_in_folder, temporary_security
-from qsm_dask.engine.dask import DaskEngine, NoRoomError
+from qsm_dask.engine.dask import DaskEngine
 from qsm_dask.engine.settings import SETTINGS, quiet
 from qsm_dask.engine.sizing import job_memory, seconds
+from qsm_dask.engine.window import NoRoomError
 from qsm_dask.errors import ConfigError
 
 _INSTALL = "pip install 'qsm-dask[hpc]'"

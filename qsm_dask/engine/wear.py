@@ -25,6 +25,11 @@ _REST_S = 60.0
 """How long a worn worker waits for its driver to take its last result; then it works on."""
 
 
+def plugin_name(topic: str) -> str:
+    """The name of the plugin that keeps account of a worker's wear for the engine of this topic."""
+    return f"{topic}-wear"
+
+
 @dataclass
 class Wear(WorkerPlugin):
     """Keeps account of one worker, and ends it when it is worn.

@@ -70,7 +70,7 @@ def test_a_run_ends_when_nobody_who_comes_suits(script: Script) -> None:
         engine = DaskEngine(client, slots=1, limit=2**30, patience_s=0.5)
         late = joined(made.scheduler_address, STRANGER_VERSION="99.9")
         try:
-            eventually(lambda: engine.refused)
+            eventually(lambda: engine.departures.refused)
             with pytest.raises(EngineError, match=r"no worker suits: the last that came has qsm_dask 99\.9"):
                 list(engine.map(script, ["aa"], memory=no_memory))
         finally:
