@@ -63,7 +63,7 @@ def verify(
     silent = quiet or as_json
     store = steps.open_store(cohort)
     if repair:
-        for name in store.mend_index():
+        for name in store.upkeep.mend_index():
             warn(f"the index was damaged ({name}) and is made anew from the commits; why scans failed is forgotten")
     with steps.open_cluster(cluster, quiet=silent, pseudonymise=pseudonymise) as engine:
         with progress("verify", quiet=silent) as shown:

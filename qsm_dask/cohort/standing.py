@@ -154,7 +154,7 @@ def standings_under(cohort: CohortStore, pipeline: Planner | None) -> Iterator[S
     records = (dict(zip(names, values, strict=True)) for values in index.itertuples(index=False))
     rows = {(str(row["scan"]), str(row["node"])): row for row in records}
     # The index is a cache: a driver that was killed did not record its last scans.
-    scans = sorted({ScanKey.parse(scan) for scan, _ in rows} | set(cohort.unindexed(index)))
+    scans = sorted({ScanKey.parse(scan) for scan, _ in rows} | set(cohort.upkeep.unindexed(index)))
     with ThreadPoolExecutor(_READERS, "standing") as readers:  # an object store answers many at once as soon as one
         for start in range(0, len(scans), _BATCH):
             batch = scans[start : start + _BATCH]

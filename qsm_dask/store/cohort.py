@@ -20,11 +20,12 @@ from qsm_dask.digests import canonical
 from qsm_dask.errors import DamageError, StoreError
 from qsm_dask.place import Place
 from qsm_dask.scan import ScanKey
-from qsm_dask.store import attempts, founding, sweep
+from qsm_dask.store import attempts, founding
 from qsm_dask.store.commit import Commit, outputs_digest, plain
 from qsm_dask.store.files import files_at
 from qsm_dask.store.index import Index
-from qsm_dask.store.layout import COHORT, INGEST_KEY, MARKER, NOTES, SCANS, check_document_name, marker, node_folder
+from qsm_dask.store.layout import COHORT, MARKER, NOTES, SCANS, check_document_name, marker, node_folder
+from qsm_dask.store.upkeep import Upkeep
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -287,59 +288,6 @@ class CohortStore:
         found = [(node, key) for node in self._files.names(top) for key in self._files.names(f"{top}/{node}")]
         return [(node, key) for node, key in found if MARKER in self._files.names(f"{top}/{node}/{key}")]
 
-    def withdraw(self, scan: ScanKey, node: str, key: str) -> None:
-        """Remove the commit of a node, so that it counts as not done; its arrays stay, for `gc` to sweep.
-
-        Raises
-        ------
-        StoreError : it cannot be removed.
-        """
-        self._files.remove(marker(scan, node, key))
-
-    def stored_scans(self) -> list[ScanKey]:
-        """Every scan that has a folder, whether or not the index knows it, by one listing."""
-        found = []
-        for name in self._files.names(SCANS):
-            with suppress(ValueError):  # a folder that somebody else put there
-                found.append(ScanKey.parse(name))
-        return found
-
-    def unindexed(self, index: "pd.DataFrame") -> list[ScanKey]:
-        """Scans with a folder that the index does not know: their driver ended before it could record them."""
-        known = set(index["scan"])
-        return sorted(scan for scan in self.stored_scans() if str(scan) not in known)
-
-    def catch_up(self) -> int:
-        """Record the ingests that the index has missed; how many there were."""
-        return self._record_ingests(self.unindexed(self.index()))
-
-    def mend_index(self) -> list[str]:
-        """Drop segments of the index that are damaged, and record anew what they may have told; names of the dropped.
-
-        Rows of nodes come back with the next run; until then their commits tell of them. Why scans failed is lost.
-        """
-        dropped = self._index.drop_damaged()
-        if dropped:  # what is left may be of an older commit; of one that failed since, it must not be forgotten
-            index = self.index()
-            failed = set(index["scan"][(index["node"] == "ingest") & (index["state"] != "done")])
-            self._record_ingests(scan for scan in self.stored_scans() if str(scan) not in failed)
-        return dropped
-
-    def leftovers(
-        self, scan: ScanKey, older_than_s: float, replaced: Iterable[tuple[str, str]] = ()
-    ) -> list[sweep.Leftover]:
-        """What a scan's folder holds that nobody will read; see `sweep.leftovers`."""
-        return sweep.leftovers(self._files, scan, older_than_s, frozenset(replaced))
-
-    def discard(self, leftover: sweep.Leftover) -> None:
-        """Remove a leftover.
-
-        Raises
-        ------
-        StoreError : it cannot be removed.
-        """
-        sweep.discard(self._files, leftover)
-
     def record(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Append rows to the cohort index: what was done, skipped or failed.
 
@@ -366,21 +314,6 @@ class CohortStore:
     def scans(self) -> tuple[ScanKey, ...]:
         """Every scan of the index, sorted."""
         return tuple(sorted(ScanKey.parse(name) for name in self.index()["scan"].unique()))
-
-    def rebuild_index(self) -> int:
-        """Record the ingest of every scan that has one, by listing; for an index that was lost.
-
-        Returns
-        -------
-        int : how many there are. Rows of other nodes come back with the next run.
-        """
-        return self._record_ingests(self.stored_scans())
-
-    def _record_ingests(self, scans: Iterable[ScanKey]) -> int:
-        commits = [self.intact(scan, "ingest", INGEST_KEY) for scan in scans]
-        rows = [commit.row() for commit in commits if commit is not None]
-        self.record(rows)
-        return len(rows)
 
     def write_document(self, name: str, data: bytes) -> None:
         """Write or replace a small file beside the scans, such as `tables/regions.parquet`.
@@ -417,6 +350,11 @@ class CohortStore:
         from qsm_dask.store.datasets import cohort_references
 
         return cohort_references(self)
+
+    @property
+    def upkeep(self) -> Upkeep:
+        """What catches the index up with the commits, and sweeps away what nobody reads."""
+        return Upkeep(self, self._files, self._index)
 
     @property
     def cubes(self) -> "Cubes":

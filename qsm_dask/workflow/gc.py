@@ -58,19 +58,19 @@ def run(
     if not older_than_h >= 0:
         raise ConfigError(f"--older-than {older_than_h:g}: give hours, zero or more")
     replaced = _replaced(cohort) if superseded else {}
-    scans = cohort.stored_scans()
+    scans = cohort.upkeep.stored_scans()
     found: list[Leftover] = []
     for count, scan in enumerate(scans, start=1):
-        mine = cohort.leftovers(scan, 3600.0 * older_than_h, replaced.get(scan, ()))
+        mine = cohort.upkeep.leftovers(scan, 3600.0 * older_than_h, replaced.get(scan, ()))
         if delete:
             for one in mine:
-                cohort.discard(one)
+                cohort.upkeep.discard(one)
         found += mine
         if progress is not None:
             progress(count, len(scans), str(scan))
     for one in (cube := cohort.cubes.leftovers(3600.0 * older_than_h, superseded=superseded)):
         if delete:
-            cohort.discard(one)
+            cohort.upkeep.discard(one)
     found += cube
     return Summary(tuple(found), delete)
 

@@ -273,7 +273,7 @@ def _chosen(
 
     A job array deals them out in this order, so that its parts are of one size.
     """
-    cohort.catch_up()
+    cohort.upkeep.catch_up()
     index = cohort.index()
     ingested = index[index["node"] == "ingest"]
     if ingested.empty:

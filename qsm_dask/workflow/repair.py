@@ -57,7 +57,7 @@ def run(cohort: CohortStore, damaged: Iterable[tuple[str, str, str]]) -> Summary
     failures = {scan: _INGEST_AGAIN for scan, node, _ in nodes if node == "ingest"}
     with Recorder(cohort) as recorder:
         for scan, node, key in nodes:
-            cohort.withdraw(ScanKey.parse(scan), node, key)
+            cohort.upkeep.withdraw(ScanKey.parse(scan), node, key)
             if (scan, node, key) in named:  # else the index speaks of a newer result, which stays
                 reason = _INGEST_AGAIN if node == "ingest" else _AGAIN
                 recorder.add([{"scan": scan, "node": node, "state": "failed", "key": key, "reason": reason}])

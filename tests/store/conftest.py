@@ -67,6 +67,11 @@ def chunks_of(store: CohortStore, commit: Commit) -> list[Path]:
     return [store.place.folder / commit.folder / name for entry in commit.arrays.values() for name in entry["chunks"]]
 
 
+def segments_of(store: CohortStore) -> list[Path]:
+    """Every segment of the index."""
+    return sorted((store.place.folder / "index").glob("*.parquet"))
+
+
 def flip(path: Path, byte: int, bit: int = 0) -> None:
     """Alter one bit of a file, as a bad disk or cable does."""
     content = bytearray(path.read_bytes())

@@ -100,10 +100,10 @@ def test_notes_belong_to_one_attempt_and_change_no_commit(write: Write, store: C
     assert store.recall(commit) == {"files": {"a.nii": {"size": 5}}}
     assert store.commit(scan, "field", KEY) == commit
     assert store.committed(scan) == [("field", KEY)]
-    assert store.leftovers(scan, 0.0) == []
+    assert store.upkeep.leftovers(scan, 0.0) == []
     rival = write()
     assert store.recall(rival) == {}
-    assert {one.place.rpartition("/")[2] for one in store.leftovers(scan, 0.0)} == {
+    assert {one.place.rpartition("/")[2] for one in store.upkeep.leftovers(scan, 0.0)} == {
         commit.attempt,
         f"{commit.attempt}.json",
     }

@@ -143,7 +143,7 @@ def test_a_torn_append_is_invisible(three: CohortStore, monkeypatch: pytest.Monk
     age(three.place.folder / "cubes", 48)
     (leftover,) = three.cubes.leftovers(3600.0)
     assert (leftover.scan, leftover.node, leftover.kind) == (None, "chi_standard", "orphan")
-    three.discard(leftover)
+    three.upkeep.discard(leftover)
     assert append(three) == 1
     assert list(three.cube("chi").scan.values) == [*THREE, "sub-04_ses-1"]
 
@@ -222,7 +222,7 @@ def test_small_segments_are_written_together_and_then_superseded(store: CohortSt
     found = store.cubes.leftovers(3600.0, superseded=True)
     assert [one.kind for one in found] == ["superseded"] * 3
     for one in found:
-        store.discard(one)
+        store.upkeep.discard(one)
     assert len(store.cubes.stored()) == 1
     np.testing.assert_array_equal(store.cube("chi").values, stacked(THREE))
 

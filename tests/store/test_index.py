@@ -1,7 +1,6 @@
 """The index: newest row wins, drivers do not meet, segments stay few, damage is loud."""
 
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -11,9 +10,9 @@ from hypothesis import strategies as st
 
 from qsm_dask.errors import DamageError, StoreError
 from qsm_dask.scan import ScanKey
-from qsm_dask.store import INGEST_KEY, CohortStore
+from qsm_dask.store import CohortStore
 from qsm_dask.store.index import SCHEMA, STATES, Index, facts_of
-from tests.store.conftest import KEY, Write
+from tests.store.conftest import KEY, Write, segments_of
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -25,10 +24,6 @@ def row(scan: str = "sub-01", node: str = "field", state: str = "done", **more: 
 def states(store: CohortStore) -> dict[tuple[str, str], str]:
     index = store.index()
     return dict(zip(zip(index["scan"], index["node"], strict=True), index["state"], strict=True))
-
-
-def segments(store: CohortStore) -> list[Path]:
-    return sorted((store.place.folder / "index").glob("*.parquet"))
 
 
 def test_a_new_cohort_has_an_empty_index_with_all_columns(store: CohortStore) -> None:
@@ -82,15 +77,15 @@ def test_two_drivers_never_write_one_object_and_see_each_other(store: CohortStor
     for n in range(3):
         store.record([row(f"sub-a{n}")])
         other.record([row(f"sub-b{n}")])
-    assert len(segments(store)) == 6
-    assert len({path.name.split("-")[0] for path in segments(store)}) == 2
+    assert len(segments_of(store)) == 6
+    assert len({path.name.split("-")[0] for path in segments_of(store)}) == 2
     assert store.scans() == other.scans()
     assert [str(scan) for scan in store.scans()] == ["sub-a0", "sub-a1", "sub-a2", "sub-b0", "sub-b1", "sub-b2"]
 
 
 def test_nothing_is_written_for_no_rows(store: CohortStore) -> None:
     store.record([])
-    assert segments(store) == []
+    assert segments_of(store) == []
 
 
 @pytest.mark.parametrize(
@@ -104,13 +99,13 @@ def test_nothing_is_written_for_no_rows(store: CohortStore) -> None:
 def test_a_row_that_makes_no_sense_is_refused(store: CohortStore, bad: dict[str, Any], words: str) -> None:
     with pytest.raises(StoreError, match=words):
         store.record([row(), bad])
-    assert segments(store) == []
+    assert segments_of(store) == []
 
 
 def test_segments_stay_few_and_nothing_is_lost(store: CohortStore) -> None:
     for n in range(200):
         store.record([row(f"sub-{n:03d}"), row(f"sub-{n:03d}", "maps", "failed")])
-    assert len(segments(store)) <= 129
+    assert len(segments_of(store)) <= 129
     assert len(CohortStore.open(store.place.folder).index()) == 400
 
 
@@ -132,7 +127,7 @@ def test_merging_keeps_the_segments_that_others_add_meanwhile(
     put = store._files.put
 
     def late(key: str, data: bytes) -> None:
-        if len(segments(store)) == 64:
+        if len(segments_of(store)) == 64:
             other._index._put(other.index().pipe(_table, "sub-late"))
         put(key, data)
 
@@ -140,7 +135,7 @@ def test_merging_keeps_the_segments_that_others_add_meanwhile(
     store.record([row("sub-064")])
     names = [str(scan) for scan in CohortStore.open(store.place.folder).scans()]
     assert names == [f"sub-{n:03d}" for n in range(65)] + ["sub-late"]
-    assert len(segments(store)) == 3
+    assert len(segments_of(store)) == 3
 
 
 def _table(index: pd.DataFrame, name: str) -> Any:
@@ -165,7 +160,7 @@ def test_a_reader_whose_segments_are_merged_away_lists_again(
 
     monkeypatch.setattr(reader._files, "get", late)
     assert len(reader.index()) == 65
-    assert len(segments(store)) == 2
+    assert len(segments_of(store)) == 2
 
 
 def test_a_listing_that_a_rival_tears_is_made_again(store: CohortStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,7 +227,7 @@ def test_merging_never_changes_what_the_index_says(
     index = Index(store._files)
     index.read()
     index._compact()
-    assert len(segments(store)) <= 1
+    assert len(segments_of(store)) <= 1
     pd.testing.assert_frame_equal(CohortStore.open(path).index(), before)
 
 
@@ -245,24 +240,10 @@ def test_what_the_caller_does_to_the_table_does_not_stay(store: CohortStore) -> 
 
 def test_a_damaged_segment_is_named_with_its_remedy(store: CohortStore) -> None:
     store.record([row(reason=f"the {n}th") for n in range(50)])
-    (path,) = segments(store)
+    (path,) = segments_of(store)
     content = path.read_bytes()
     flipped = [content[:n] + bytes([content[n] ^ 1]) + content[n + 1 :] for n in range(0, len(content), 37)]
     for damaged in (b"", content[:-1], *flipped):
         path.write_bytes(damaged)
         with pytest.raises(DamageError, match=rf"{path} is damaged.*verify .* --repair"):
             CohortStore.open(store.place.folder).index()
-
-
-def test_a_lost_index_is_rebuilt_from_the_commits(store: CohortStore, write: Write) -> None:
-    names = ["sub-01", "sub-02_T2starw", "sub-03_ses-1_run-2"]
-    for name in names:
-        store.record([write(scan=ScanKey.parse(name), node="ingest", key=INGEST_KEY).row()])
-    before = store.index()
-    (store.place.folder / "scans" / "someone's notes").mkdir()
-    for path in segments(store):
-        path.unlink()
-    assert store.scans() == ()
-    assert store.rebuild_index() == 3
-    columns = ["scan", "node", "state", "key", "digest", "facts"]
-    pd.testing.assert_frame_equal(store.index()[columns], before[columns])

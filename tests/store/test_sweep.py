@@ -31,7 +31,7 @@ def orphan(store: CohortStore, scan: ScanKey, name: str, *, hours: float, key: s
 
 
 def places(store: CohortStore, scan: ScanKey, **options: object) -> list[tuple[str, str, int]]:
-    found = store.leftovers(scan, DAY_S, **options)
+    found = store.upkeep.leftovers(scan, DAY_S, **options)
     return [(one.kind, one.place.rpartition("/")[2], one.size) for one in found]
 
 
@@ -51,8 +51,8 @@ def test_only_old_attempts_that_no_commit_names_are_found(write: Write, store: C
         ("orphan", "dead", 1000),
         ("orphan", "alone", 1000),
     ]
-    for one in store.leftovers(scan, DAY_S):
-        store.discard(one)
+    for one in store.upkeep.leftovers(scan, DAY_S):
+        store.upkeep.discard(one)
     assert places(store, scan) == []
     assert store.verify(commit) == []
     assert store.intact(scan, "field", KEY) == commit
@@ -84,13 +84,13 @@ def test_a_replaced_commit_goes_whole_and_its_marker_first(
 ) -> None:
     old, new = write(key="aaaa"), write(key="bbbb")
     age(store.place.folder / "scans", 25)
-    (one,) = store.leftovers(scan, DAY_S, [("field", "aaaa")])
+    (one,) = store.upkeep.leftovers(scan, DAY_S, [("field", "aaaa")])
     assert (one.kind, one.node, one.key, one.scan) == ("superseded", "field", "aaaa", scan)
     assert one.size == sum(store._files.sizes(f"scans/{scan}/field/aaaa").values())
     removed: list[str] = []
     remove = store._files.remove
     monkeypatch.setattr(store._files, "remove", lambda place: (removed.append(place), remove(place)))
-    store.discard(one)
+    store.upkeep.discard(one)
     assert removed[0] == f"{one.place}/COMMIT.json"
     assert store.commit(scan, "field", "aaaa") is None
     assert not (store.place.folder / old.folder).exists()
@@ -99,8 +99,8 @@ def test_a_replaced_commit_goes_whole_and_its_marker_first(
 
 def test_a_commit_that_is_young_stays_though_it_is_replaced(write: Write, store: CohortStore, scan: ScanKey) -> None:
     write(key="aaaa")
-    assert store.leftovers(scan, DAY_S, [("field", "aaaa")]) == []
+    assert store.upkeep.leftovers(scan, DAY_S, [("field", "aaaa")]) == []
 
 
 def test_a_scan_without_a_folder_has_no_leftovers(store: CohortStore) -> None:
-    assert store.leftovers(ScanKey.parse("sub-09"), 0.0) == []
+    assert store.upkeep.leftovers(ScanKey.parse("sub-09"), 0.0) == []
