@@ -1,30 +1,22 @@
 """The cohort store: the only door to a cohort's arrays, commits, index and documents.
 
-A node of a scan is written into an attempt folder of its own, made durable, read back
-and compared; only then is `COMMIT.json` put, which names that attempt. Readers follow
-commits only, so a crash or a rival leaves garbage at worst, never a wrong result.
+How a node is committed and read stands in `nodes`, the index in `index`, and what keeps both whole in `upkeep`.
 """
 
-import json
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
-from uuid import uuid4
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from qsm_dask.digests import canonical
-from qsm_dask.errors import DamageError, StoreError
+from qsm_dask.errors import DamageError
 from qsm_dask.place import Place
 from qsm_dask.scan import ScanKey
-from qsm_dask.store import attempts, founding
-from qsm_dask.store.commit import Commit, outputs_digest, plain
+from qsm_dask.store import attempts, founding, nodes
+from qsm_dask.store.commit import Commit
 from qsm_dask.store.files import files_at
 from qsm_dask.store.index import Index
-from qsm_dask.store.layout import COHORT, MARKER, NOTES, SCANS, check_document_name, marker, node_folder
+from qsm_dask.store.layout import COHORT, MARKER, SCANS, check_document_name
 from qsm_dask.store.upkeep import Upkeep
 
 if TYPE_CHECKING:
@@ -32,10 +24,6 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from qsm_dask.store.cubes import Cubes
-
-Found = TypeVar("Found")
-
-_SMALL = 2**20
 
 
 class CohortStore:
@@ -113,24 +101,11 @@ class CohortStore:
         ------
         DamageError : there is one, but it cannot be read.
         """
-        place = marker(scan, node, key)
-        data = self._files.get(place)
-        if data is None:
-            return None
-        try:
-            return Commit.from_json(data, (str(scan), node, key))
-        except (TypeError, ValueError, KeyError) as error:
-            raise DamageError(
-                f"{scan} {node}: {self._files.url}/{place} cannot be read: {error}. "
-                f"`qsm-dask verify {self._files.url} --repair` computes the node anew"
-            ) from error
+        return nodes.commit_of(self._files, scan, node, key)
 
     def is_intact(self, commit: Commit) -> bool:
         """Whether every object of a commit is there with the right size, and decodes if it is small, as tables are."""
-        size = sum(sum(entry["chunks"].values()) for entry in commit.arrays.values())
-        if size <= _SMALL:
-            return not attempts.damages_of(self._files, commit)
-        return not attempts.absences(self._files, commit, commit.arrays)
+        return nodes.is_intact(self._files, commit)
 
     def intact(self, scan: ScanKey, node: str, key: str) -> Commit | None:
         """The commit of a node if nothing of it is seen to be missing or torn: what a resumed run may skip."""
@@ -172,40 +147,15 @@ class CohortStore:
         StoreError : an array is not what its name promises, an attribute is no JSON, or
             writing failed; then nothing was committed.
         """
-        started, where = time.perf_counter(), f"{scan} {node}"
-        folder = f"{node_folder(scan, node, key)}/{(attempt := uuid4().hex)}"
-        entries: attempts.Entries = {}
-        try:
-            outputs = attempts.checked(arrays)
-            attributes, provenance = plain(attributes), plain(provenance)
-        except (StoreError, TypeError) as error:
-            raise StoreError(f"{where}: {error}") from error
-        try:
-            about = {"scan": str(scan), "node": node, "key": key}
-            self._files.put_all(attempts.encoded(folder, about, outputs, entries))
-            digest = outputs_digest(entries)
-            commit = Commit(
-                scan, node, key, attempt, digest, entries, attributes, provenance, float(seconds), int(peak_bytes)
-            )
-            self._check_written(commit)
-        except BaseException:
-            with suppress(StoreError):
-                self._files.remove(folder)
-            raise
-        commit = replace(commit, provenance={**provenance, "store_seconds": time.perf_counter() - started})
-        self._publish(commit)
-        return commit
-
-    def _check_written(self, commit: Commit) -> None:
-        damages = attempts.damages_of(self._files, commit)
-        if damages:
-            raise StoreError(
-                f"{damages[0]}, just after it was written: check the disk and the memory of this machine, "
-                "then run the same command again"
-            )
-
-    def _publish(self, commit: Commit) -> None:
-        self._files.put(marker(commit.scan, commit.node, commit.key), commit.to_json())
+        return nodes.write(
+            self._files,
+            (scan, node, key),
+            arrays,
+            attributes=attributes,
+            provenance=provenance,
+            seconds=seconds,
+            peak_bytes=peak_bytes,
+        )
 
     def remember(self, commit: Commit, notes: Mapping[str, Any]) -> None:
         """Keep notes beside a commit, such as how its inputs are known again, in place of earlier ones.
@@ -217,19 +167,11 @@ class CohortStore:
         ------
         StoreError : a note is no JSON, or writing failed.
         """
-        try:
-            content = canonical(plain(notes))
-        except TypeError as error:
-            raise StoreError(f"{commit.scan} {commit.node}: {error}") from error
-        self._files.put(f"{commit.folder}{NOTES}", content)
+        nodes.remember(self._files, commit, notes)
 
     def recall(self, commit: Commit) -> Mapping[str, Any]:
         """The notes of `remember`; empty if there are none, or none that can be read."""
-        try:
-            notes = json.loads(self._files.get(f"{commit.folder}{NOTES}") or b"{}")
-        except ValueError:
-            return {}
-        return notes if isinstance(notes, dict) else {}
+        return nodes.recall(self._files, commit)
 
     def read(self, commit: Commit, names: Iterable[str] | None = None) -> dict[str, NDArray[Any]]:
         """Arrays of a commit, all or those named.
@@ -239,20 +181,7 @@ class CohortStore:
         StoreError : the commit has no such array, or another result has taken its place.
         DamageError : an object is missing, torn or altered; the message names scan, node and file.
         """
-        wanted = tuple(commit.arrays if names is None else names)
-        unknown = [name for name in wanted if name not in commit.arrays]
-        if unknown:
-            raise StoreError(
-                f"{commit.scan} {commit.node}: no array {', '.join(unknown)}; it has {', '.join(commit.arrays)}"
-            )
-        return self._following(commit, lambda found: self._read(found, wanted))
-
-    def _read(self, commit: Commit, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
-        # A missing chunk reads as zeros in Zarr, so the list is compared before anything is decoded.
-        absent = attempts.absences(self._files, commit, names)
-        if absent:
-            raise attempts.damage_error(self._files, absent)
-        return {name: attempts.read_array(self._files, commit, name) for name in names}
+        return nodes.read(self._files, commit, names)
 
     def read_rows(self, commit: Commit, name: str, rows: slice) -> NDArray[Any]:
         """A range of the first axis of one array, such as one echo.
@@ -261,22 +190,7 @@ class CohortStore:
         ------
         DamageError : an object is missing, torn or altered.
         """
-        return self._following(commit, lambda found: attempts.read_array(self._files, found, name, rows))
-
-    def _following(self, commit: Commit, use: Callable[[Commit], Found]) -> Found:
-        """Use a commit; if its attempt is lost because the node was committed again, use that one, once."""
-        try:
-            return use(commit)
-        except DamageError:
-            fresh = self.commit(commit.scan, commit.node, commit.key)
-            if fresh is None or fresh.attempt == commit.attempt:
-                raise
-            if fresh.digest != commit.digest:
-                raise StoreError(
-                    f"{commit.scan} {commit.node}: another result took its place while it was read; "
-                    "run the same command again"
-                ) from None
-            return use(fresh)
+        return nodes.read_rows(self._files, commit, name, rows)
 
     def verify(self, commit: Commit) -> list[attempts.Damage]:
         """What is wrong with a commit, object by object; all its arrays are decoded and compared."""

@@ -125,7 +125,7 @@ def _plan(module: Any) -> None:
 
 def _cohort(module: Any) -> None:
     store = module.CohortStore
-    commit, write, check, publish = store.commit, store.write, store._check_written, store._publish
+    commit, write = store.commit, store.write
 
     def noted(self: Any, scan: Any, node: str, key: str) -> Any:
         if node == "ingest":  # a task looks for its scan's ingest before anything else
@@ -136,16 +136,22 @@ def _cohort(module: Any) -> None:
         _now["node"] = node
         return write(self, scan, node, *rest, **options)
 
-    def checked(self: Any, made: Any) -> None:
+    store.commit, store.write = noted, named
+
+
+def _nodes(module: Any) -> None:
+    check, publish = module._check_written, module._publish
+
+    def checked(files: Any, made: Any) -> None:
         meet(f"{made.node}: attempt written")
-        check(self, made)
+        check(files, made)
         meet(f"{made.node}: attempt verified")
 
-    def published(self: Any, made: Any) -> None:
-        publish(self, made)
+    def published(files: Any, made: Any) -> None:
+        publish(files, made)
         meet(f"{made.node}: committed")
 
-    store.commit, store.write, store._check_written, store._publish = noted, named, checked, published
+    module._check_written, module._publish = checked, published
 
 
 def _files(module: Any) -> None:
@@ -189,6 +195,7 @@ _WRAPPED: dict[str, Callable[[Any], None]] = {
     "qsm_dask.pipeline.plan": _plan,
     "qsm_dask.store.cohort": _cohort,
     "qsm_dask.store.files": _files,
+    "qsm_dask.store.nodes": _nodes,
 }
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from qsm_dask.errors import DamageError
 from qsm_dask.scan import ScanKey
 from qsm_dask.store import CohortStore, Commit
-from qsm_dask.store import cohort as cohort_module
+from qsm_dask.store import nodes as nodes_module
 from tests.store.conftest import KEY, Write, chunks_of, flip, objects_of
 
 
@@ -111,7 +111,7 @@ def test_values_exchanged_between_sound_files_are_found(
     one.write_bytes(second)
     two.write_bytes(first)
     assert not store.is_intact(commit)  # what is small is decoded
-    monkeypatch.setattr(cohort_module, "_SMALL", 0)
+    monkeypatch.setattr(nodes_module, "_SMALL", 0)
     assert store.is_intact(commit)  # what is not small is measured only
     place = store.place.folder / commit.folder / "phase"
     assert told(store, commit) == [f"sub-01_ses-1 field: {place} decodes to other values than were committed"]
