@@ -212,7 +212,7 @@ ANATOMY: Mapping[str, Stage] = MappingProxyType(
             applies=three_dimensions,
             packages={"deepbet": "deepbet", "torch": "deepbet"},
         ),
-        "anatomy.labels": Stage(labels, ("dseg",), carried_labels, version=2, atlases={"atlas": "regions"}),
+        "anatomy.labels": Stage(labels, ("dseg",), carried_labels, version=3, atlases={"atlas": "regions"}),
         "anatomy.probabilities": Stage(
             probabilities, ("dseg", "probseg", "probseg_labels"), carried_probabilities, atlases={"atlas": "regions"}
         ),

@@ -23,7 +23,8 @@ def carry_regions(labels: NDArray[Any], affine: ArrayLike, positions: Real) -> L
     largest share everywhere would wear thin and small regions away, as smoothing does: of a subthalamic nucleus of 95
     mm3 a sixth was lost, and its median rose by 5 ppb as its edge went. The shares of a region add up to its true
     volume, so as many voxels are taken: those with most of the region over background, as long as it has a quarter of
-    both, and never fewer than those of which it has three quarters.
+    both. Only background competes so: voxels that regions fill to three quarters together go to the largest of them,
+    or where many touch some would be left to none.
 
     Parameters
     ----------
@@ -96,9 +97,11 @@ def _shares(
                 if a < 0 or b < 0 or c < 0:
                     continue
                 count, background = _met(image[a : a + 2, b : b + 2, c : c + 2], u, v, w, met, share)
+                filled = 0.0
                 best = -1
                 for place in range(count):
                     wanted[np.searchsorted(present, met[place])] += share[place]
+                    filled += share[place]
                     if share[place] > 0.0 and (
                         best < 0
                         or share[place] > share[best]
@@ -108,7 +111,7 @@ def _shares(
                 if best < 0 or share[best] - background < -_WIDEST:
                     continue
                 found[i, j, k] = met[best]
-                if share[best] - background > _WIDEST:
+                if filled - background > _WIDEST:
                     wanted[np.searchsorted(present, met[best])] -= 1.0
                 else:
                     margin[i, j, k] = share[best] - background

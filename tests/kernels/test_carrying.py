@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from scipy import ndimage
+from scipy.spatial import cKDTree
 
 from qsm_dask.kernels.carrying import carry_regions
 from qsm_dask.kernels.resample import carry_labels
@@ -56,6 +57,19 @@ def test_regions_that_touch_are_neither_torn_nor_mixed():
     inside = ndimage.map_coordinates((labels > 0).astype(float), at.astype(float), order=1) > 0.999
     assert (found[inside] > 0).all()
     assert set(np.unique(found)) == {0, 2, 9}
+
+
+def test_where_many_regions_touch_no_voxel_inside_is_lost():
+    """Sixty regions that fill a box, as parcellations fill a cortex; half of the grids make exact ties."""
+    seeds = np.random.default_rng(5).uniform(0, 1, (60, 3)) * SHAPE
+    cells = np.indices(SHAPE).reshape(3, -1).T
+    labels = 1 + cKDTree(seeds).query(cells)[1].reshape(SHAPE).astype(np.int32)
+    labels[:2] = labels[-2:] = 0
+    for at in (places((0.5, 0.5, 0.5)), places((0.3, -0.2, 0.4), turn=0.3)):
+        found = carry_regions(labels, np.eye(4), at)
+        share = ndimage.map_coordinates((labels > 0).astype(float), at.astype(float), order=1)
+        assert (found[share > 0.751] > 0).all()
+        assert not found[share < 0.249].any()
 
 
 def test_labels_at_voxel_centres_are_themselves_up_to_the_largest_there_can_be():
