@@ -201,6 +201,7 @@ def test_values_outside_the_mask_are_never_read():
         ({"voxel_size": (1, -1, 1)}, "voxel_size"),
         ({"radius_mm": 0.5}, "radius_mm"),
         ({"radius_min_mm": 20.0}, "smallest sphere"),
+        ({"radius_step_mm": 0.04}, r"more than 254 spheres from 1 to 12 mm; take steps of 0\.044 mm or more"),
         ({"threshold": 0.0}, "threshold"),
         ({"mask": np.arange(12**3).reshape(12, 12, 12) % 12 == 5}, "too thin"),
     ],

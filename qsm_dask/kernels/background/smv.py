@@ -18,6 +18,9 @@ from qsm_dask.kernels.doors import Mask, Vector, check_mask, check_positive, che
 from qsm_dask.kernels.fourier import Floats, Shape, Spectrum, Volume
 from qsm_dask.kernels.jit import compiled, prange, spread
 
+_MOST_RADII = 254
+"""Each voxel keeps the number of its sphere in a byte, or that none fits."""
+
 
 def vsharp(
     total_field: NDArray[np.float32],
@@ -155,8 +158,13 @@ def _radii(voxel_size: Vector, largest: float, smallest: float, step: float) -> 
         raise ValueError(
             f"radius_mm is {largest:g}, below the smallest sphere of {smallest:g} mm (radius_min_mm, or a voxel's edge)"
         )
-    steps = math.ceil((largest - smallest) / step - 1e-9)
-    return [float(radius) for radius in np.linspace(largest, smallest, steps + 1)]
+    steps = (largest - smallest) / step - 1e-9
+    if steps > _MOST_RADII - 1:
+        raise ValueError(
+            f"radius_step_mm is {step:g}: more than {_MOST_RADII} spheres from {smallest:g} to {largest:g} mm; "
+            f"take steps of {math.ceil(1e3 * (largest - smallest) / (_MOST_RADII - 1)) / 1e3:g} mm or more"
+        )
+    return [float(radius) for radius in np.linspace(largest, smallest, math.ceil(steps) + 1)]
 
 
 def largest_fitting(mask: Mask, voxel_size: Vector, radii: list[float]) -> tuple[NDArray[np.uint8], Mask]:
