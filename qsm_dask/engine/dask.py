@@ -119,7 +119,7 @@ class DaskEngine:
 
     def _admit(self, packages: Mapping[str, str]) -> None:
         """From now on, workers that join must suit."""
-        self.client.register_plugin(Admission(packages), name=self.topic)
+        self.client.register_plugin(Admission(packages, self.client.id), name=self.topic)
 
     def release(self) -> None:
         """Let the scheduler take in whomever it likes; for one that outlives this engine."""

@@ -78,12 +78,17 @@ def test_a_run_ends_when_nobody_who_comes_suits(script: Script) -> None:
             late.wait()
 
 
-def test_a_scheduler_is_left_open_to_everybody(script: Script) -> None:
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_scheduler_is_left_open_to_everybody(killed: bool) -> None:
+    """By a run that ends in order, and by one that is gone without a word: its connection breaks, and that is all."""
     with cluster(n_workers=0) as made, Client(made) as client:
-        DaskEngine(client, slots=1, limit=2**30).release()
+        with Client(made) as driver:
+            engine = DaskEngine(driver, slots=1, limit=2**30)
+            if not killed:
+                engine.release()
         late = joined(made.scheduler_address, STRANGER_VERSION="99.9")
         try:
-            client.wait_for_workers(1, timeout=30)
+            assert client.submit(int, "7").result(timeout=30) == 7
         finally:
             late.kill()
             late.wait()
