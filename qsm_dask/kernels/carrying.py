@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qsm_dask.kernels.jit import compiled
-from qsm_dask.kernels.resample import _corner, _index_of, _readable
+from qsm_dask.kernels.resample import cell_at, voxel_of
+from qsm_dask.kernels.series import read_only
 
 Real = NDArray[np.float32]
 Labels = NDArray[np.int32]
@@ -45,7 +46,7 @@ def carry_regions(labels: NDArray[Any], affine: ArrayLike, positions: Real) -> L
         raise ValueError(f"labels are of {image.dtype}: they must be integers")
     if image.size and (image.min() < 0 or image.max() >= 2**31):
         raise ValueError(f"labels reach from {image.min()} to {image.max()}: they must lie in 0 to 2147483647")
-    source = _readable(image.astype(np.int32, copy=False))
+    source = read_only(image.astype(np.int32, copy=False))
     if source.ndim != 3 or min(source.shape) < 2 or positions.ndim != 4 or positions.dtype != np.float32:
         raise ValueError(f"labels have shape {source.shape}, positions are {positions.dtype} {positions.shape}")
     present = np.unique(source)
@@ -53,7 +54,7 @@ def carry_regions(labels: NDArray[Any], affine: ArrayLike, positions: Real) -> L
     found = np.zeros(positions.shape[1:], dtype=np.int32)
     margin = np.full(found.shape, np.float32(_SETTLED))
     wanted = np.zeros(present.size, dtype=np.float64)
-    _shares(source, *_index_of(affine), _readable(positions), _readable(present), found, margin, wanted)
+    _shares(source, *voxel_of(affine), read_only(positions), read_only(present), found, margin, wanted)
     _choose(found.reshape(-1), margin.reshape(-1), present, np.rint(wanted).astype(np.int64))
     return found
 
@@ -91,9 +92,9 @@ def _shares(
         for j in range(ny):
             for k in range(nz):
                 x, y, z = positions[0, i, j, k], positions[1, i, j, k], positions[2, i, j, k]
-                a, u = _corner(matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2] * z + offset[0], sx)
-                b, v = _corner(matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2] * z + offset[1], sy)
-                c, w = _corner(matrix[2, 0] * x + matrix[2, 1] * y + matrix[2, 2] * z + offset[2], sz)
+                a, u = cell_at(matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2] * z + offset[0], sx)
+                b, v = cell_at(matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2] * z + offset[1], sy)
+                c, w = cell_at(matrix[2, 0] * x + matrix[2, 1] * y + matrix[2, 2] * z + offset[2], sz)
                 if a < 0 or b < 0 or c < 0:
                     continue
                 count, background = _met(image[a : a + 2, b : b + 2, c : c + 2], u, v, w, met, share)

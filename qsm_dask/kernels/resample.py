@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qsm_dask.kernels.jit import compiled
+from qsm_dask.kernels.series import read_only
 
 Real = NDArray[np.float32]
 Labels = NDArray[np.int32]
@@ -33,9 +34,9 @@ def sample(values: NDArray[Any], affine: ArrayLike, positions: Real) -> Real:
     ------
     ValueError : shapes or affine are none of these.
     """
-    image = _readable(np.asarray(values, dtype=np.float32))
+    image = read_only(np.asarray(values, dtype=np.float32))
     found = np.zeros(_checked(image, positions), dtype=np.float32)
-    _sample(image, *_index_of(affine), _readable(positions), found)
+    _sample(image, *voxel_of(affine), read_only(positions), found)
     return found
 
 
@@ -69,14 +70,14 @@ def carry_labels(
         raise ValueError(f"labels are of {image.dtype}: they must be integers")
     if image.size and (image.min() < 0 or image.max() >= 2**31):
         raise ValueError(f"labels reach from {image.min()} to {image.max()}: they must lie in 0 to 2147483647")
-    source = _readable(image.astype(np.int32, copy=False))
+    source = read_only(image.astype(np.int32, copy=False))
     found = np.zeros(_checked(source, positions), dtype=np.int32)
-    matrix, offset = _index_of(affine)
+    matrix, offset = voxel_of(affine)
     points = np.asarray(around, dtype=np.float64)
     if points.ndim != 2 or points.shape[1] != 3 or points.shape[0] == 0:
         raise ValueError(f"around has shape {points.shape}: it must be (point, 3), at least one point")
     steps = np.ascontiguousarray(points @ matrix.T)
-    _carry(source, matrix, offset, _readable(positions), _readable(steps), found)
+    _carry(source, matrix, offset, read_only(positions), read_only(steps), found)
     return found
 
 
@@ -96,7 +97,7 @@ def jacobian(positions: Real, affine: ArrayLike) -> Real:
     if min(positions.shape[1:]) < 2:
         raise ValueError(f"a volume of {positions.shape[1:]} voxels has no slope along each axis")
     found = np.empty(positions.shape[1:], dtype=np.float32)
-    _jacobian(_readable(positions), np.asarray(np.linalg.inv(matrix), dtype=np.float64), found)
+    _jacobian(read_only(positions), np.asarray(np.linalg.inv(matrix), dtype=np.float64), found)
     return found
 
 
@@ -116,7 +117,7 @@ def refined(coarse: Real, step: tuple[int, int, int], shape: tuple[int, int, int
     float32 (axis, *shape).
     """
     found = np.empty((3, *shape), dtype=np.float32)
-    _refine(_readable(coarse), np.array(step, dtype=np.int64), found)
+    _refine(read_only(coarse), np.array(step, dtype=np.int64), found)
     return found
 
 
@@ -142,12 +143,6 @@ def block_mean(values: NDArray[Any], step: tuple[int, int, int]) -> Real:
     return np.ascontiguousarray(found, dtype=np.float32)
 
 
-def _readable(array: NDArray[Any]) -> NDArray[Any]:
-    view = np.ascontiguousarray(array).view()
-    view.flags.writeable = False
-    return view
-
-
 def _checked(image: NDArray[Any], positions: Real) -> tuple[int, ...]:
     if image.ndim != 3 or min(image.shape) < 2:
         raise ValueError(f"an image of shape {image.shape} cannot be interpolated: (x, y, z), at least 2 voxels each")
@@ -156,7 +151,7 @@ def _checked(image: NDArray[Any], positions: Real) -> tuple[int, ...]:
     return positions.shape[1:]
 
 
-def _index_of(affine: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def voxel_of(affine: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Matrix and offset that take positions to voxel indices."""
     matrix = np.asarray(affine, dtype=np.float64)
     if matrix.shape != (4, 4) or not np.isfinite(matrix).all() or abs(np.linalg.det(matrix[:3, :3])) < 1e-12:
@@ -166,7 +161,7 @@ def _index_of(affine: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float6
 
 
 @compiled
-def _corner(at: float, size: int) -> tuple[int, float]:
+def cell_at(at: float, size: int) -> tuple[int, float]:
     """The voxel below a position and the way from it to the next; a negative voxel is outside."""
     if not (at >= 0.0 and at <= size - 1.0):
         return -1, 0.0
@@ -184,9 +179,9 @@ def _sample(
         for j in range(ny):
             for k in range(nz):
                 x, y, z = positions[0, i, j, k], positions[1, i, j, k], positions[2, i, j, k]
-                a, u = _corner(matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2] * z + offset[0], sx)
-                b, v = _corner(matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2] * z + offset[1], sy)
-                c, w = _corner(matrix[2, 0] * x + matrix[2, 1] * y + matrix[2, 2] * z + offset[2], sz)
+                a, u = cell_at(matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2] * z + offset[0], sx)
+                b, v = cell_at(matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2] * z + offset[1], sy)
+                c, w = cell_at(matrix[2, 0] * x + matrix[2, 1] * y + matrix[2, 2] * z + offset[2], sz)
                 if a >= 0 and b >= 0 and c >= 0:
                     near = (1 - v) * ((1 - w) * image[a, b, c] + w * image[a, b, c + 1])
                     near += v * ((1 - w) * image[a, b + 1, c] + w * image[a, b + 1, c + 1])
@@ -230,9 +225,9 @@ def _carry(
 def _shares(image: Labels, x: float, y: float, z: float, met: Labels, share: NDArray[np.float64], count: int) -> int:
     """Add the shares of labels at one point to those met before; how many labels there are now."""
     sx, sy, sz = image.shape
-    a, u = _corner(x, sx)
-    b, v = _corner(y, sy)
-    c, w = _corner(z, sz)
+    a, u = cell_at(x, sx)
+    b, v = cell_at(y, sy)
+    c, w = cell_at(z, sz)
     if a < 0 or b < 0 or c < 0:
         return _met(0, 1.0, met, share, count)
     near = image[a, b, c]

@@ -147,8 +147,8 @@ def _not_finite(values: Real, mask: Mask, everywhere: bool) -> tuple[int, int]:
 
 
 def read_only(array: NDArray[Any]) -> NDArray[Any]:
-    """The same values through a view that cannot alter them."""
-    view = array.view()
+    """The same values, C-contiguous, through a view that cannot alter them."""
+    view = np.ascontiguousarray(array).view()
     view.flags.writeable = False
     return view
 

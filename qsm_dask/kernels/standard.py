@@ -1,13 +1,13 @@
 """Maps of a scan on the grid of a template: the registration inverted voxel by voxel, and one interpolation."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qsm_dask.kernels.doors import check_mask, check_volume
 from qsm_dask.kernels.jit import compiled
+from qsm_dask.kernels.series import read_only
 
 Real = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -59,7 +59,7 @@ def to_template(
         raise ValueError(f"positions have shape {positions.shape}: they must be (3, x, y, z) of the mask's matrix")
     if not all(np.isfinite(along).all() for along in positions):
         raise ValueError("template_position is NaN or infinite in places: run the registration again")
-    given, weight = _readable(positions), _readable(inside)
+    given, weight = read_only(positions), read_only(inside)
     linear = _fitted(positions, inside)
     back, usual = np.asarray(np.linalg.inv(linear[:, :3]), dtype=np.float64), float(np.linalg.det(linear[:, :3]))
     low, high = _extent(inside)
@@ -72,18 +72,12 @@ def to_template(
     for plane in range(shape[0]):
         missed += _invert(given, linear, back, usual, grid, plane, low, high, place)
         for name, values in maps.items():
-            _read(_readable(values), weight, place, found[name][plane])
+            _read(read_only(values), weight, place, found[name][plane])
         index[0] = plane
         for axis in range(3):
             there = np.tensordot(linear[axis, :3], place, 1) + linear[axis, 3]
             shift[axis, plane] = there - np.tensordot(grid[axis, :3], index, 1) - grid[axis, 3]
     return found, shift, missed
-
-
-def _readable(array: NDArray[Any]) -> NDArray[Any]:
-    view = np.ascontiguousarray(array).view()
-    view.flags.writeable = False
-    return view
 
 
 def _fitted(positions: Real, inside: Mask) -> Matrix:
