@@ -112,7 +112,7 @@ class DaskEngine:
         if self.own_python:
             require_here(packages)
         for worker, missing in self.client.run(lacking, dict(packages), on_error="return").items():
-            if missing:
+            if missing and not isinstance(missing, OSError):  # it has gone, or cannot be reached now
                 what = missing if isinstance(missing, BaseException) else advice(missing)
                 raise ConfigError(f"this pipeline needs what the worker {worker} has not got: {what}")
         self._admit(packages)

@@ -48,7 +48,7 @@ def suited_workers(client: "Client", where: str, wait: float) -> Mapping[str, Ma
             raise ConfigError(f"worker {name} has no memory limit: start workers with `--memory-limit`")
     here = _version()
     for name, answer in client.run(_version, on_error="return").items():
-        if answer != here:
+        if answer != here and not isinstance(answer, OSError):  # it has gone, or cannot be reached now
             found = f"cannot run qsm_dask ({answer})" if isinstance(answer, BaseException) else f"has qsm_dask {answer}"
             raise ConfigError(f"worker {name} {found}: install version {here} there, as here")
     _LOG.info("%d workers, the least of %s", len(workers), gibibytes(least_memory(workers)))

@@ -8,9 +8,11 @@ import sys
 
 import pytest
 from distributed import Client
+from distributed.comm import CommClosedError
 
 from qsm_dask.engine import Engine, open_engine
 from qsm_dask.engine.dask import DaskEngine
+from qsm_dask.engine.suited import suited_workers
 from qsm_dask.errors import ConfigError, EngineError
 from tests.engine.processes import eventually
 from tests.engine.tasks import Script, no_memory
@@ -21,6 +23,19 @@ def test_a_package_that_is_not_there_is_told_before_any_scan_runs(engine: Engine
     engine.require({"json": "anatomy"})
     with pytest.raises(ConfigError, match=r"no_such_package: pip install 'qsm-dask\[anatomy\]'"):
         engine.require({"json": "anatomy", "no_such_package": "anatomy"})
+
+
+def test_a_worker_that_cannot_be_reached_lacks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may have gone a moment ago; if it comes back, it is looked at as it joins."""
+    with cluster(n_workers=1) as made, Client(made) as client:
+        engine = DaskEngine(client, slots=1, limit=2**30)
+        ask = client.run
+        gone = {"tcp://127.0.0.1:9": CommClosedError("gone")}
+        monkeypatch.setattr(client, "run", lambda *given, **options: {**ask(*given, **options), **gone})
+        engine.require({"json": "anatomy"})
+        assert len(suited_workers(client, "the scheduler", 10.0)) == 1
+        with pytest.raises(ConfigError, match="no_such_package"):
+            engine.require({"no_such_package": "anatomy"})
 
 
 def joined(address: str, **environment: str) -> "subprocess.Popen[bytes]":
