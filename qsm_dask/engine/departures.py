@@ -27,7 +27,7 @@ class Departures:
     ----------
     overfull : workers that were stopped for their memory, and what they had taken [bytes].
     left : workers that ended in order: their time was over, or their job was called back.
-    recycled : workers that were worn and ended between two scans.
+    recycled : workers that were worn and ended between two scans, until one begins a scan at the same address.
     refused : why workers that came were sent away; empty if none was.
     """
 
@@ -40,6 +40,10 @@ class Departures:
         client.subscribe_topic(LEAVING, self._note_leaving)
         client.subscribe_topic(REFUSED, self._note_refused)
         client.subscribe_topic(RECYCLED, self._note_recycled)
+
+    def of_its_own_accord(self, worker: str) -> bool:
+        """Whether a worker is gone without a scan to blame for it."""
+        return worker in self.left or worker in self.recycled
 
     def _note_overfull(self, event: tuple[float, dict[str, Any]]) -> None:
         self.overfull[event[1]["worker"]] = int(event[1]["rss"])

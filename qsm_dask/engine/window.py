@@ -97,6 +97,7 @@ class Window:
                     if isinstance(event, Start):
                         job.worker, job.started = event.worker, event.at
                         self.blame.started(number, event.worker)
+                        self.engine.departures.recycled.discard(event.worker)
                         continue
                     del self.running[number]
                     if job.future is not None:
@@ -233,11 +234,7 @@ class Window:
         """Find out whether a worker died of this job, and what to do with it."""
         worker = death.last_worker.address
         overfull = worker in self.engine.departures.overfull
-        if worker in self.engine.departures.recycled and not overfull:
-            self.blame.ended(job.number)
-            self._submit(job)
-            return
-        if worker in self.engine.departures.left and not overfull and job.losses < _FREE_LOSSES:
+        if self.engine.departures.of_its_own_accord(worker) and not overfull and job.losses < _FREE_LOSSES:
             self.blame.ended(job.number)
             job.losses += 1
             self._submit(job)

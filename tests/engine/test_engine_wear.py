@@ -1,11 +1,17 @@
 """Worn workers are started anew between scans, and no scan pays for it."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from distributed import KilledWorker
 
 from qsm_dask.engine import Outcome, open_engine
+from qsm_dask.engine.base import Record
+from qsm_dask.engine.departures import Departures
+from qsm_dask.engine.job import Job, Start
+from qsm_dask.engine.window import Window
 from qsm_dask.errors import ConfigError
 from tests.engine.tasks import Script, no_memory
 
@@ -54,3 +60,35 @@ def test_a_scan_that_hoards_first_is_the_measure_of_what_follows(script: Script)
 def test_what_cannot_be_meant_is_refused(options: dict[str, Any], script: Script) -> None:
     with pytest.raises(ConfigError):
         run({"workers": 1, **options}, script)
+
+
+def window() -> Window:
+    """Of an engine that is told one worker was worn, at an address that others will have too."""
+    client: Any = SimpleNamespace(status="running", subscribe_topic=lambda *_: None)
+    departures = Departures(client)
+    departures.recycled.add("tcp://node:1")
+    engine: Any = SimpleNamespace(client=client, departures=departures, slots=1, maps={}, patience_s=1.0, larger=None)
+    return Window(engine, len, iter(()), no_memory, 0, None)
+
+
+def test_a_scan_is_lost_to_worn_workers_for_free_a_few_times_and_then_runs_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    submitted: list[Job] = []
+    monkeypatch.setattr(Window, "_submit", lambda self, job: submitted.append(job))
+    waiting, job = window(), Job("aa")
+    last: Any = SimpleNamespace(address="tcp://node:1")
+    for _ in range(4):
+        assert not list(waiting._bury(job, KilledWorker("aa", last, 0)))
+    assert submitted == [job] * 3
+    assert list(waiting.suspects) == [job]
+    assert job.deaths == 0
+
+
+def test_a_worn_worker_is_forgotten_when_a_scan_begins_at_its_address() -> None:
+    waiting = window()
+    waiting.running[0] = Job("aa", number=0)
+    waiting.events.put((0, Start("tcp://node:1", 0.0)))
+    waiting.events.put((0, (Record(True, 2), "tcp://node:1")))
+    assert [one.value for one in waiting.outcomes()] == [2]
+    assert not waiting.engine.departures.recycled
