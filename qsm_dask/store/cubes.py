@@ -19,7 +19,7 @@ from qsm_dask.scan import ScanKey
 from qsm_dask.store import segments
 from qsm_dask.store.datasets import counting, described, texts, token
 from qsm_dask.store.files import Files
-from qsm_dask.store.layout import BRICK, CUBES, SEGMENT, SEGMENT_SCANS, segment_folder, segment_marker
+from qsm_dask.store.layout import BRICK, CUBES, SEGMENT, SEGMENT_SCANS, is_segment, segment_folder, segment_marker
 from qsm_dask.store.segments import BrickIndex, Member, Segment, SegmentDamage, SegmentPlace
 from qsm_dask.store.sweep import Leftover
 
@@ -102,7 +102,7 @@ class Cubes:
 
     def keys(self, name: str) -> list[str]:
         """Keys of all segments of a cube, published or not, by listing them: one for many scans."""
-        return self._files.names(f"{CUBES}/{name}")
+        return [key for key in self._files.names(f"{CUBES}/{name}") if is_segment(name, key)]
 
     def stored(self) -> list[tuple[str, str]]:
         """Quantity and key of every segment of the cohort."""
@@ -198,7 +198,9 @@ class Cubes:
             replaced = self._replaced(name) if superseded else frozenset()
             entries: dict[tuple[str, str], list[str]] = {}
             for item in ages:
-                key, entry, *_ = item.removeprefix(f"{CUBES}/{name}/").split("/")
+                key, entry, *_ = [*item.removeprefix(f"{CUBES}/{name}/").split("/"), ""]
+                if not entry or not is_segment(name, key):
+                    continue
                 entries.setdefault((key, "" if key in replaced else entry), []).append(item)
             for (key, entry), items in sorted(entries.items()):
                 if not entry or entry not in self._kept(name, key):

@@ -46,6 +46,7 @@ LEVEL = 3
 
 _NODE = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _KEY = re.compile(r"[0-9a-z]{1,128}")
+_SEGMENT_KEY = re.compile(r"[0-9a-f]{32}")
 _ARRAY = re.compile(r"[a-z][A-Za-z0-9_]{0,127}")
 
 
@@ -93,6 +94,11 @@ def segment_folder(name: str, key: str) -> str:
     if not _KEY.fullmatch(key):
         raise StoreError(f"{name}: {key!r} cannot be a key; use a digest in lower-case hexadecimal")
     return inside(f"{CUBES}/{name}/{key}")
+
+
+def is_segment(name: str, key: str) -> bool:
+    """Whether a segment can lie there: others put files and folders among them, as file managers do."""
+    return bool(_ARRAY.fullmatch(name) and _SEGMENT_KEY.fullmatch(key))
 
 
 def segment_marker(name: str, key: str) -> str:

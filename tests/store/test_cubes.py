@@ -14,6 +14,7 @@ from qsm_dask.errors import DamageError, StoreError
 from qsm_dask.scan import ScanKey
 from qsm_dask.store import CohortStore
 from qsm_dask.store.files import LocalFiles
+from qsm_dask.workflow import verify
 from tests.store.conftest import flip
 from tests.store.test_sweep import age
 
@@ -267,6 +268,23 @@ def test_an_altered_record_is_damage(three: CohortStore) -> None:
         three.cube("chi")
     age(three.place.folder / "cubes", 48)
     assert three.cubes.leftovers(3600.0) == []
+
+
+def test_what_others_put_among_segments_is_passed_over(three: CohortStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of a file manager, folders of a user, and the empty object by which some tools mark a folder on S3."""
+    stored, cubes = three.cubes.stored(), three.place.folder / "cubes"
+    for stray in (".DS_Store", "chi_standard/.DS_Store", "chi_standard/foo/a", "chi_standard/My maps/a", "My maps/a/b"):
+        (cubes / stray).parent.mkdir(exist_ok=True, parents=True)
+        (cubes / stray).write_bytes(b"stray")
+    ages = LocalFiles.ages
+    marker = "cubes/chi_standard"
+    monkeypatch.setattr(LocalFiles, "ages", lambda self, prefix: {marker: 9e9, **ages(self, prefix)})
+    age(cubes, 48)
+    assert three.cubes.leftovers(3600.0, superseded=True) == []
+    assert verify.run(three) == []
+    assert three.cubes.stored() == stored
+    assert append(three, compact=True) == 0
+    np.testing.assert_array_equal(three.cube("chi").values, stacked(THREE))
 
 
 def test_any_reader_of_zarr_opens_a_segment(three: CohortStore) -> None:
