@@ -121,6 +121,7 @@ class Stage:
     atlases : parameters that name an atlas, and which part of it is read. The kernel is handed that part; digests
         depend on its content, not on the name; `memory` is given the number of its voxels.
     packages : modules of others that it imports, with the extra of qsm-dask that brings each.
+    chosen_packages : those that it imports for a value of a parameter only, by parameter and value.
     """
 
     kernel: Callable[..., Any]
@@ -131,6 +132,7 @@ class Stage:
     applies: Applies = always
     atlases: Mapping[str, Part] = field(default_factory=dict)
     packages: Mapping[str, str] = field(default_factory=dict)
+    chosen_packages: Mapping[str, Mapping[Any, Mapping[str, str]]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         """What it makes of what."""
@@ -164,6 +166,11 @@ class Stage:
         hints = get_type_hints(self.kernel)
         return {name: str if name in self.atlases else hints[name] for name in self.parameters}
 
+    def needs(self, parameters: Mapping[str, Any]) -> dict[str, str]:
+        """Modules of others that it imports with these parameters, with the extra of qsm-dask that brings each."""
+        chosen = [options.get(parameters[name], {}) for name, options in self.chosen_packages.items()]
+        return {module: extra for one in (self.packages, *chosen) for module, extra in one.items()}
+
     @property
     def summary(self) -> str:
         """The first line of the kernel's docstring."""
@@ -187,7 +194,9 @@ ANATOMY: Mapping[str, Stage] = MappingProxyType(
             "10.1016/j.media.2007.06.004",
             applies=three_dimensions,
             atlases={"template": "template"},
-            packages={"picsl_greedy": "anatomy", "SimpleITK": "anatomy"},
+            chosen_packages={
+                "method": {"greedy": {"picsl_greedy": "anatomy", "SimpleITK": "anatomy"}, "ants": {"ants": "ants"}}
+            },
         ),
         "mask.bet": Stage(
             bet,

@@ -84,7 +84,7 @@ class Plan:
     def packages(self) -> dict[str, str]:
         """Modules of others that its steps import, with the extra of qsm-dask that brings each."""
         steps = (step for node in self.nodes for step in node.steps)
-        return {name: extra for step in steps for name, extra in step.method.packages.items()}
+        return {name: extra for step in steps for name, extra in step.method.needs(step.parameters).items()}
 
     def digests(self, sources: Mapping[str, str]) -> dict[str, str]:
         """The key of each node's commit, from the digests of the ingested quantities."""

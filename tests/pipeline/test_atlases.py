@@ -73,6 +73,15 @@ def test_only_a_pipeline_that_takes_an_atlas_can_be_given_one():
         Pipeline.from_mapping({"name": "p", "steps": STEPS, "atlases": {"here": "there"}})
 
 
+def test_the_packages_of_a_plan_are_those_of_the_methods_that_it_names():
+    def packages(step):
+        pipeline = Pipeline.from_mapping({"name": "p", "steps": [*STEPS[:5], step, *STEPS[6:]]})
+        return pipeline.plan(GEOMETRY, RAW).packages
+
+    assert packages({"anatomy.register": {"template": "here", "method": "ants"}}) == {"ants": "ants"}
+    assert set(packages(STEPS[5])) == {"picsl_greedy", "SimpleITK"}
+
+
 EITHER = [*STEPS[:6], {"any": [{"anatomy.probabilities": {"atlas": "here"}}, STEPS[6]]}, STEPS[7]]
 
 
