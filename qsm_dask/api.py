@@ -1,5 +1,6 @@
 """The functions that a notebook starts with."""
 
+import logging
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -17,6 +18,8 @@ from qsm_dask.workflow import cube as _cube
 from qsm_dask.workflow import ingest as _ingest
 from qsm_dask.workflow import process as _process
 from qsm_dask.workflow import template as _template
+
+_LOG = logging.getLogger(__name__)
 
 
 def open_cohort(place: str | Path) -> CohortStore:
@@ -152,7 +155,8 @@ def build_template(
     """Build a template from the cohort's own scans, for populations that no atlas fits.
 
     Scans are registered to the template of the cohort's pipeline, averaged brick by brick, registered to the average,
-    and so on. The cohort's pipeline is the same afterwards; what iterations stored, `gc` with `superseded` removes.
+    and so on. The cohort's pipeline is the same afterwards; what iterations stored, `gc` with `superseded` removes. If
+    it is interrupted, run the cohort's pipeline again, as before: nothing is computed anew, and its results count.
 
     Parameters
     ----------
@@ -177,10 +181,9 @@ def build_template(
             f"give one iteration or more, got {iterations}, and a name of letters and digits, got {name!r}"
         )
     folder = Path(out).expanduser().absolute()
-    before = read_json(cohort, PIPELINE)
     atlas: str | None = None
     made: list[_template.Average] = []
-    try:
+    with _pipeline_kept(cohort):
         for number in range(1, iterations + 1):
             done = process(cohort, engine, _template.pipeline_of(cohort, atlas))
             if not done.done:
@@ -190,9 +193,22 @@ def build_template(
             made.append(_template.average(cohort, Path(atlas), name))
             if progress is not None:
                 progress(number, made[-1])
-    finally:
-        if read_json(cohort, PIPELINE) != before:
-            process(cohort, engine, Pipeline.from_mapping(before))
     for file in sorted(Path(atlas or "").iterdir()):
         shutil.copyfile(file, folder / file.name)
+    process(cohort, engine, Pipeline.from_mapping(read_json(cohort, PIPELINE)))
     return made
+
+
+@contextmanager
+def _pipeline_kept(cohort: CohortStore) -> Iterator[None]:
+    """Give the cohort its own pipeline back at the end of the block, however it ends; no scan is looked at."""
+    before = cohort.read_document(PIPELINE)
+    try:
+        yield
+    except BaseException:
+        if cohort.read_document(PIPELINE) != before:
+            _LOG.warning("%s: its scans are pending until its own pipeline is run again, as before", cohort.place)
+        raise
+    finally:
+        if before is not None and cohort.read_document(PIPELINE) != before:
+            cohort.write_document(PIPELINE, before)

@@ -1,6 +1,7 @@
 """A template of a cohort's own: in the mean shape of its scans, whatever it began with, and usable as an atlas."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from scipy.ndimage import map_coordinates
 
 from qsm_dask import api
 from qsm_dask.engine import SerialEngine
-from qsm_dask.errors import ConfigError
+from qsm_dask.errors import ConfigError, EngineError
 from qsm_dask.io.atlas import pin, read
 from qsm_dask.io.nifti import read_header, read_volume, write_volume
 from qsm_dask.pipeline import Pipeline
@@ -76,6 +77,37 @@ def test_iterations_bring_the_template_to_the_shape_of_the_cohort(cohort, tmp_pa
     assert pin(str(out), "template") == pin(str(out / "iteration-3"), "template")
     summary = process.run(cohort, ENGINE, Pipeline.from_mapping(STEPS_ONLY).with_atlas(str(out)))
     assert (summary.done, summary.failures) == (3, {})
+
+
+@pytest.mark.parametrize("end", [None, KeyboardInterrupt, EngineError])
+def test_the_cohort_has_its_pipeline_again_however_it_ends(tmp_path, monkeypatch, caplog, end):
+    """Its scans are looked through for it only where all went well: neither after Ctrl-C nor without an engine."""
+    store = CohortStore.create(tmp_path / "cohort")
+    before = json.dumps(dict(Pipeline.from_yaml("standard").source)).encode()
+    store.write_document(PIPELINE, before)
+    processed = []
+
+    def process_all(cohort, engine, pipeline):
+        del engine
+        processed.append(pipeline.name)
+        cohort.write_document(PIPELINE, json.dumps(dict(pipeline.source)).encode())
+        if end and len(processed) == 2:
+            raise end("stopped")
+        return process.Summary(done=1)
+
+    def average(cohort, folder, name):
+        del cohort, name
+        folder.mkdir(parents=True)
+        return template.Average(1, 0.1)
+
+    monkeypatch.setattr(api, "process", process_all)
+    monkeypatch.setattr(api, "append_cube", lambda cohort, engine: None)
+    monkeypatch.setattr(template, "average", average)
+    with pytest.raises(end) if end else nullcontext():
+        api.build_template(store, ENGINE, tmp_path / "out", iterations=2)
+    assert json.loads(store.read_document(PIPELINE)) == json.loads(before)
+    assert processed == ["template", "template", *([] if end else ["standard"])]
+    assert ("pending until its own pipeline is run again" in caplog.text) == bool(end)
 
 
 def test_what_needs_regions_is_left_out_of_the_pipeline(tmp_path):
