@@ -7,7 +7,7 @@ import typer
 
 from qsm_dask.cli import steps
 from qsm_dask.cli.console import say, write_json
-from qsm_dask.cli.options import ClusterName, Cohort, Json, Quiet
+from qsm_dask.cli.options import ClusterName, Cohort, Json, Pseudonymise, Quiet
 
 
 def cube(
@@ -22,6 +22,7 @@ def cube(
         ),
     ] = False,
     cluster: ClusterName = "serial",
+    pseudonymise: Pseudonymise = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -34,7 +35,7 @@ def cube(
     Example: `qsm-dask cube study.qsm --cluster local`
     """
     store = steps.open_store(cohort)
-    with steps.open_cluster(cluster, quiet=quiet or as_json) as engine:
+    with steps.open_cluster(cluster, quiet=quiet or as_json, pseudonymise=pseudonymise) as engine:
         summary = steps.append_cube(store, engine, compact=compact, quiet=quiet or as_json)
     if as_json:
         write_json(vars(summary))
@@ -56,6 +57,7 @@ def template(
     iterations: Annotated[int, typer.Option(min=1, help="How often scans are registered and averaged.")] = 3,
     name: Annotated[str, typer.Option(help="Of the template's space: letters and digits.")] = "study",
     cluster: ClusterName = "local",
+    pseudonymise: Pseudonymise = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -76,7 +78,7 @@ def template(
             say(f"template  {number} of {iterations}: {made.scans} scans, mean shape {made.shape_mm:.2f} mm away")
 
     store = steps.open_store(cohort)
-    with steps.open_cluster(cluster, quiet=quiet or as_json) as engine:
+    with steps.open_cluster(cluster, quiet=quiet or as_json, pseudonymise=pseudonymise) as engine:
         found = build_template(store, engine, out, iterations=iterations, name=name, progress=tell)
     if as_json:
         write_json([vars(one) for one in found])

@@ -6,10 +6,11 @@ from contextlib import suppress
 
 import pytest
 
+from qsm_dask import api
 from qsm_dask.cli import steps
 from qsm_dask.pseudonyms import VARIABLE, Pseudonyms
 from qsm_dask.store import CohortStore
-from qsm_dask.workflow import report, status, verify
+from qsm_dask.workflow import cube, report, status, verify
 from tests.workflow import cohorts
 
 
@@ -131,6 +132,23 @@ def test_commands_that_look_name_their_tasks_by_pseudonyms_too(qsm, monkeypatch,
     monkeypatch.setenv(VARIABLE, "0123456789abcdef")
     assert qsm(command, tmp_path, "--pseudonymise")[0] == 0
     assert qsm(command, tmp_path)[0] == 0
+    assert names == [Pseudonyms("0123456789abcdef")("sub-01"), "sub-01"]
+
+
+@pytest.mark.parametrize("command", ["cube", "template"])
+def test_commands_for_standard_space_name_their_tasks_by_pseudonyms_too(qsm, monkeypatch, tmp_path, command):
+    CohortStore.create(tmp_path / "cohort")
+    names = []
+    monkeypatch.setattr(
+        cube, "run", lambda _, engine, **given: names.append(engine.name_of("sub-01")) or cube.Summary()
+    )
+    monkeypatch.setattr(
+        api, "build_template", lambda _, engine, *given, **options: names.append(engine.name_of("sub-01"))
+    )
+    monkeypatch.setenv(VARIABLE, "0123456789abcdef")
+    given = [tmp_path / "cohort", *([tmp_path / "out"] if command == "template" else []), "--cluster", "serial"]
+    assert qsm(command, *given, "--pseudonymise")[0] == 0
+    assert qsm(command, *given)[0] == 0
     assert names == [Pseudonyms("0123456789abcdef")("sub-01"), "sub-01"]
 
 
