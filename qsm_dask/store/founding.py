@@ -31,11 +31,11 @@ def found(files: Files) -> None:
 
 
 def check(files: Files) -> None:
-    """Refuse a place that is no cohort, or one whose format is unknown.
+    """Refuse a place that is no cohort, or one of another format.
 
     Raises
     ------
-    StoreError : it has no `cohort.json`, a damaged one, or one of a newer qsm_dask.
+    StoreError : it has no `cohort.json`, a damaged one, or one of a newer or older qsm_dask.
     """
     about = files.get(COHORT)
     if about is None:
@@ -47,6 +47,9 @@ def check(files: Files) -> None:
             f"{files.url}/{COHORT} is damaged; if this is a cohort, let the file hold {_ABOUT.decode()}"
         ) from None
     if made_by > FORMAT:
+        raise StoreError(f"{files.url} has format {made_by} and this qsm_dask reads {FORMAT}; install a newer qsm_dask")
+    if made_by < FORMAT:
         raise StoreError(
-            f"{files.url} has format {made_by} and this qsm_dask reads up to {FORMAT}; install a newer qsm_dask"
+            f"{files.url} has format {made_by}, of an older qsm_dask, and this one reads {FORMAT}; "
+            "ingest the dataset into a new place"
         )

@@ -28,8 +28,8 @@ CUBE = "cube"
 SEGMENT = "SEGMENT.json"
 NOTES = ".json"
 """What the name of an attempt's notes adds to that of its folder."""
-FORMAT = 1
-"""Version of the layout, raised when older readers could misunderstand it."""
+FORMAT = 2
+"""Version of the layout and of what records say, raised when readers of another one could misunderstand it."""
 
 INGEST_KEY = "input"
 """The one key of a scan's `ingest` node: its commit is replaced when the inputs change."""

@@ -39,7 +39,13 @@ def test_create_does_not_settle_in_a_folder_with_other_things(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("content", "words"), [({"format": 99}, "has format 99 .* install a newer"), ({}, "is damaged"), ([], "is damaged")]
+    ("content", "words"),
+    [
+        ({"format": 99}, "has format 99 .* install a newer"),
+        ({"format": 1}, "has format 1, of an older .* ingest the dataset into a new place"),
+        ({}, "is damaged"),
+        ([], "is damaged"),
+    ],
 )
 def test_a_cohort_that_cannot_be_understood_is_not_opened(store: CohortStore, content: object, words: str) -> None:
     (store.place.folder / "cohort.json").write_text(json.dumps(content))
