@@ -4,6 +4,7 @@ The average is taken brick by brick over the cohort cube. Registering to it agai
 `api.build_template` does so.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 
+from qsm_dask.engine.resources import Machine
 from qsm_dask.errors import ConfigError
 from qsm_dask.io import documents
 from qsm_dask.io.nifti import write_volume
@@ -28,6 +30,8 @@ Real = NDArray[np.float32]
 _STANDARD = "anatomy.standard"
 _APART = ("anatomy.labels", "anatomy.probabilities", "roi.")
 _SMOOTHING_VOXELS = 1.5
+_BRICKS = 5
+"""What a brick of all scans takes while its median is found, over its size: parts as read, levelled, joined, sorted."""
 
 
 @dataclass(frozen=True)
@@ -99,11 +103,7 @@ def average(cohort: CohortStore, folder: Path, name: str) -> Average:
     StoreError : there is no cube.
     """
     magnitude, chi = cohort.cube("magnitude"), cohort.cube("chi")
-    scaled = magnitude / magnitude.mean(("x", "y", "z"))
-    images = {
-        "magnitude": _medians(scaled),
-        "chi": _medians(chi),
-    }
+    images = {"magnitude": _medians(_levelled(magnitude)), "chi": _medians(chi)}
     mask = (chi.notnull().mean("scan") >= 0.5).to_numpy() & np.isfinite(images["chi"])
     affine = np.array(chi.attrs["affine"])
     shape = _mean_shape(cohort, mask)
@@ -112,6 +112,11 @@ def average(cohort: CohortStore, folder: Path, name: str) -> Average:
     moved, _, _ = to_template(images, mask, (grid + shape).astype(np.float32), (x, y, z), affine)
     _write(folder, name, moved, affine, chi.sizes["scan"])
     return Average(chi.sizes["scan"], float(np.sqrt(np.square(shape[:, mask]).sum(axis=0).mean())))
+
+
+def _levelled(cube: xr.DataArray) -> xr.DataArray:
+    """Every scan over its mean, which is known before: a graph of both would hold all bricks until the last is read."""
+    return cube / cube.mean(("x", "y", "z")).compute(scheduler="threads")
 
 
 def _medians(cube: xr.DataArray) -> Real:
@@ -123,7 +128,15 @@ def _medians(cube: xr.DataArray) -> Real:
         dask="parallelized",
         output_dtypes=[np.float32],
     )
-    return np.asarray(lazy.to_numpy(), dtype=np.float32)
+    done = lazy.compute(scheduler="threads", num_workers=_at_once(cube, Machine.here()))
+    return np.asarray(done.to_numpy(), dtype=np.float32)
+
+
+def _at_once(cube: xr.DataArray, machine: Machine) -> int:
+    """How many bricks of all scans half of the memory holds, one for each processor at most."""
+    voxels = math.prod(max(cube.chunksizes[axis]) for axis in ("x", "y", "z"))
+    brick = _BRICKS * cube.dtype.itemsize * cube.sizes["scan"] * voxels
+    return max(1, min(machine.cpus, machine.memory // (2 * brick)))
 
 
 def _median(values: Real) -> Real:

@@ -1,16 +1,20 @@
 """A template of a cohort's own: in the mean shape of its scans, whatever it began with, and usable as an atlas."""
 
 import json
+import time
 from contextlib import nullcontext
 from pathlib import Path
 
+import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
+from dask import delayed
 from scipy.ndimage import map_coordinates
 
 from qsm_dask import api
 from qsm_dask.engine import SerialEngine
+from qsm_dask.engine.resources import Machine
 from qsm_dask.errors import ConfigError, EngineError
 from qsm_dask.io.atlas import pin, read
 from qsm_dask.io.nifti import read_header, read_volume, write_volume
@@ -122,8 +126,53 @@ def test_what_needs_regions_is_left_out_of_the_pipeline(tmp_path):
 def test_medians_are_taken_over_what_there_is():
     nan = np.nan
     values = np.array([[3.0, 1.0, 2.0], [4.0, nan, 1.0], [nan, nan, nan], [7.0, nan, nan]], np.float32)
-    cube = xr.DataArray(values.T.copy(), dims=("scan", "x")).chunk(scan=1)
-    np.testing.assert_array_equal(template._medians(cube), np.array([2.0, 2.5, nan, 7.0], np.float32))
+    cube = xr.DataArray(values.T.reshape(3, 4, 1, 1), dims=("scan", "x", "y", "z")).chunk(scan=1)
+    np.testing.assert_array_equal(template._medians(cube).ravel(), np.array([2.0, 2.5, nan, 7.0], np.float32))
+
+
+def bricks(scans=6, count=16, of=8):
+    """A cube of bricks that tells which are read."""
+    read = []
+
+    def block(place):
+        read.append(place)
+        return np.full((1, of, of, of), 1.0 + place[0], np.float32)
+
+    lazy = [
+        [da.from_delayed(delayed(block)((i, n)), (1, of, of, of), np.float32) for n in range(count)]
+        for i in range(scans)
+    ]
+    whole = da.concatenate([da.concatenate(row, axis=1) for row in lazy])
+    return xr.DataArray(whole, dims=("scan", "x", "y", "z")), read
+
+
+@pytest.mark.parametrize(("memory", "most"), [(2**40, 4), (1, 1)])
+def test_so_many_bricks_are_averaged_at_once_as_memory_holds(monkeypatch, memory, most):
+    """A brick of all scans here takes 6 x 8 x 8 x 8 values, five times."""
+    under_way, seen, median = [], [], template._median
+
+    def slow(values):
+        under_way.append(1)
+        seen.append(len(under_way))
+        time.sleep(0.01)
+        under_way.pop()
+        return median(values)
+
+    cube, _ = bricks()
+    assert template._at_once(cube, Machine(4, 2 * 3 * 5 * 4 * 6 * 8**3)) == 3
+    monkeypatch.setattr(template, "_median", slow)
+    monkeypatch.setattr(template.Machine, "here", lambda: Machine(4, memory))
+    assert (template._medians(cube) == 3.5).all()
+    assert (max(seen) > 1) == (most > 1)
+    assert max(seen) <= most
+
+
+def test_a_brick_of_levelled_scans_is_read_without_the_others():
+    cube, read = bricks()
+    levelled = template._levelled(cube)
+    read.clear()
+    np.testing.assert_array_equal(levelled.isel(x=slice(8, 16)).to_numpy(), 1.0)
+    assert sorted(read) == [(scan, 1) for scan in range(6)]
 
 
 def test_a_cohort_that_was_not_brought_to_a_template_is_refused(tmp_path):
