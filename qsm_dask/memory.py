@@ -108,7 +108,7 @@ streak_removal = volumes(padded=12.5)
 
 def morphology(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
     """`inversion.medi` holds three weights of slopes, six spectra, three volumes, phase, weights, fluid."""
-    return volumes(3.1 if parameters["csf_weight"] else 2.2, padded=15.6)(geometry, parameters)
+    return volumes(3.1 if parameters["csf_weight"] else 2.2, padded=15.0)(geometry, parameters)
 
 
 two_sources = volumes(padded=18.0)
