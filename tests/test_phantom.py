@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 
 from qsm_dask import phantom
-from qsm_dask.io.nifti import b0_direction, voxel_size
+from qsm_dask.io.grid import b0_direction, voxel_size
 from qsm_dask.kernels.dipole import forward_field
 from qsm_dask.phantom.background import background_field
 from qsm_dask.phantom.brain import DEEP_GREY

@@ -1,1 +1,1 @@
-"""What can be told of a cohort from its store and its pipeline together; workflows and the command line ask it."""
+"""What joins a cohort's files, its store and its pipeline; workflows and the command line ask it."""

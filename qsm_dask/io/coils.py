@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from qsm_dask.errors import InputError
 from qsm_dask.io.acquisition import Acquisition
 from qsm_dask.io.echoes import Series, Source, open_series
-from qsm_dask.io.nifti import same_grid, stream
+from qsm_dask.io.grid import same_grid
+from qsm_dask.io.nifti import stream
 from qsm_dask.io.phase import Scale, find_scale, to_polar, to_radians
 
 _SAME_TE_S = 1e-5
@@ -98,7 +99,7 @@ def open_coils(
         opened.append(open_series(replace(acquisition, images=images), metadata, phase_needed=phase_needed))
     first = opened[0]
     for series in opened:
-        difference = same_grid(first.first, series.first)
+        difference = same_grid(first.first.grid, series.first.grid)
         if difference:
             raise InputError(f"{series.first.label}: {difference}; all images of a scan must share one grid")
         _check_times(first, series)

@@ -7,7 +7,8 @@ from typing import Any
 
 from qsm_dask.errors import InputError, NoPhase
 from qsm_dask.io.acquisition import Acquisition, Image
-from qsm_dask.io.nifti import Header, read_header, same_grid
+from qsm_dask.io.grid import same_grid
+from qsm_dask.io.nifti import Header, read_header
 from qsm_dask.io.sidecars import echo_times
 
 _SAME_TE_S = 1e-5
@@ -123,7 +124,7 @@ def _open(image: Image, metadata: Mapping[str, Mapping[str, Any]]) -> Source:
 
 def _check_grids(reference: Header, sources: Sequence[Source]) -> None:
     for source in sources:
-        difference = same_grid(reference, source.header)
+        difference = same_grid(reference.grid, source.header.grid)
         if difference:
             raise InputError(f"{source.header.label}: {difference}; all images of a scan must share one grid")
 

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from qsm_dask.errors import InputError
 from qsm_dask.io.acquisition import Map
-from qsm_dask.io.nifti import Grid, read_header, read_into, same_grid
+from qsm_dask.io.grid import Grid, same_grid
+from qsm_dask.io.nifti import read_header, read_into
 from qsm_dask.io.segmentations import MapReading, read_segmentation
 from qsm_dask.units import hz_to_ppm, tesla_to_ppm
 
@@ -59,7 +60,7 @@ def read_map(
     header = read_header(item.file.path, label)
     if header.volumes != 1:
         raise InputError(f"{label}: has {header.volumes} volumes; a {item.quantity} has one")
-    difference = same_grid(grid, header)
+    difference = same_grid(grid, header.grid)
     if difference:
         raise InputError(
             f"{label}: {difference}; resample it onto the scan's grid, or leave {item.quantity} out of --derivatives"

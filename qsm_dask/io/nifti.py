@@ -1,4 +1,4 @@
-"""NIfTI and MGH volumes and their geometry; the one place where axes are transposed.
+"""NIfTI and MGH volumes; the one place where axes are transposed.
 
 On disk x runs fastest and echoes come last; everywhere else arrays are `(echo, x, y, z)`
 in C order. Scaled integers become float32 volume by volume, without a float64 copy.
@@ -21,30 +21,11 @@ from nibabel.freesurfer.mghformat import MGHImage
 from numpy.typing import ArrayLike, NDArray
 
 from qsm_dask.errors import InputError
+from qsm_dask.io.grid import Grid, b0_direction, voxel_size
 
 _SCANNER_CODES = (1, 2)
-_SHEAR = 1e-3
-_GRID_TOLERANCE = 0.01
 _PIECE = 1 << 16
 _HEADER_BYTES, _SNIFFED_BYTES = 348, 1024
-
-
-@dataclass(frozen=True, eq=False)
-class Grid:
-    """Where the voxels of an image lie.
-
-    Attributes
-    ----------
-    label : the name under which messages speak of the image.
-    shape : matrix (x, y, z).
-    affine : voxel index to scanner position [mm].
-    doubt : why the affine may not tell how the image lay in the scanner; empty where it does.
-    """
-
-    label: str
-    shape: tuple[int, int, int]
-    affine: NDArray[np.float64]
-    doubt: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,55 +82,6 @@ class Header:
     def b0_dir(self) -> NDArray[np.float64]:
         """Direction of B0 in array axes, see `b0_direction`."""
         return b0_direction(self.affine, self.label)
-
-
-def voxel_size(affine: ArrayLike, label: str = "affine") -> NDArray[np.float64]:
-    """Voxel spacing [mm]: the lengths of the affine's columns.
-
-    Raises
-    ------
-    InputError : a column has no length, or two are not orthogonal (cosine above 1e-3).
-    """
-    columns = np.asarray(affine, dtype=np.float64)[:3, :3]
-    sizes = np.asarray(np.linalg.norm(columns, axis=0))
-    if not np.all(np.isfinite(columns)) or not np.all(sizes > 0):
-        raise InputError(f"{label}: the affine has a column without length; the header's orientation is broken")
-    cosines = (columns / sizes).T @ (columns / sizes) - np.eye(3)
-    if np.abs(cosines).max() > _SHEAR:
-        raise InputError(
-            f"{label}: the affine is sheared (its axes are not orthogonal, cosine {np.abs(cosines).max():.3g}); "
-            "resample the images onto an orthogonal grid first"
-        )
-    return cast("NDArray[np.float64]", sizes)
-
-
-def b0_direction(affine: ArrayLike, label: str = "affine") -> NDArray[np.float64]:
-    """Unit vector of B0 in array axes, B0 being along the scanner's z.
-
-    It is the third row of the rotation, that is of `A[:3, :3] / voxel_size`.
-
-    Raises
-    ------
-    InputError : see `voxel_size`.
-    """
-    columns = np.asarray(affine, dtype=np.float64)[:3, :3]
-    row = (columns / voxel_size(affine, label))[2]
-    return cast("NDArray[np.float64]", row / np.linalg.norm(row) + 0.0)
-
-
-def same_grid(one: Header | Grid, other: Header | Grid, tolerance: float = _GRID_TOLERANCE) -> str | None:
-    """Why two images do not share one grid, or None if they do.
-
-    Matrices must be equal and no corner may be off by more than the tolerance, a hundredth of a voxel.
-    """
-    if one.shape != other.shape:
-        return f"its matrix is {other.shape}, that of {one.label} is {one.shape}"
-    corners = np.array([[i, j, k, 1] for i in (0, 1) for j in (0, 1) for k in (0, 1)], dtype=np.float64)
-    corners[:, :3] *= np.array(one.shape) - 1
-    shift = np.linalg.norm(corners @ (one.affine - other.affine).T, axis=1).max()
-    if shift > tolerance * np.linalg.norm(one.affine[:3, :3], axis=0).min():
-        return f"its position or orientation (affine) differs from {one.label} by up to {shift:.3g} mm"
-    return None
 
 
 def read_header(path: str | Path, label: str | None = None, *, coils: bool = False, standard: bool = False) -> Header:
@@ -312,33 +244,6 @@ def write_volume(
         image.header.set_slope_inter(*scaling)
     ending = ".nii.gz" if path.name.endswith(".gz") else ".nii"
     partial = path.with_name(f".{path.name.removesuffix(ending)}.partial{ending}")
-    nib.save(image, partial)
-    partial.replace(path)
-
-
-def write_displacements(path: str | Path, positions: NDArray[np.float32], affine: ArrayLike) -> None:
-    """Write where each voxel lies in another space as a field of displacements that ITK, ANTs and nitransforms read.
-
-    Given to them as a transform, the field resamples images of the other space onto this grid.
-
-    Parameters
-    ----------
-    path : `.nii.gz`.
-    positions : (axis, x, y, z) position in the other space [mm].
-    affine : voxel index to scanner position [mm].
-    """
-    path, matrix = Path(path), np.asarray(affine, dtype=np.float64)
-    index = np.ix_(*(np.arange(n, dtype=np.float64) for n in positions.shape[1:]))
-    field = np.empty((*positions.shape[1:], 1, 3), dtype=np.float32)
-    for axis, sign in enumerate((-1.0, -1.0, 1.0)):  # ITK's x runs to the left and y to the back
-        here = matrix[axis, 3] + sum(matrix[axis, other] * index[other] for other in range(3))
-        field[..., 0, axis] = sign * (positions[axis] - here)
-    image = cast("Any", nib.Nifti1Image)(field, matrix)
-    image.set_qform(matrix, 1)
-    image.set_sform(matrix, 1)
-    image.header.set_intent("vector")
-    image.header.set_xyzt_units("mm", "sec")
-    partial = path.with_name(f".{path.name.removesuffix('.nii.gz')}.partial.nii.gz")
     nib.save(image, partial)
     partial.replace(path)
 

@@ -6,9 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from qsm_dask.errors import ConfigError
 from qsm_dask.io.documents import json_bytes, write_bytes
 from qsm_dask.scan import ScanKey
@@ -18,9 +15,6 @@ _ENTITIES = {
     "fmap": ("sub", "ses", "acq", "run", "chunk"),
 }
 """Entities that BIDS 1.11 lets a derivative map carry, in its order; `desc` follows them."""
-
-_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
-"""ITK's x runs to the left and y to the back."""
 
 _OURS = re.compile(
     r"^sub-.*_(Chimap|R2starmap|R2primemap|T2starmap|desc-swi_T2starw|desc-swimip_T2starw|desc-brain_mask|dseg|"
@@ -53,19 +47,6 @@ def file_path(key: ScanKey, datatype: str, suffix: str, *, apart: bool = False) 
     entities = [f"{entity}-{labels[entity]}" for entity in allowed if entity in labels]
     folders = [entity for entity in entities if entity.startswith(("sub-", "ses-"))]
     return Path(*folders, datatype, "_".join([*entities, suffix]))
-
-
-def itk_affine(matrix: NDArray[np.float64]) -> bytes:
-    """An affine map as the text file that ITK, ANTs and nitransforms read.
-
-    Parameters
-    ----------
-    matrix : (4, 4), position in one space to that in another [mm]; x to the right, y to the front.
-    """
-    flipped = _TO_LPS @ matrix @ _TO_LPS
-    numbers = " ".join(repr(float(number)) for number in (*flipped[:3, :3].ravel(), *flipped[:3, 3]))
-    head = "#Insight Transform File V1.0\n#Transform 0\nTransform: AffineTransform_double_3_3\n"
-    return f"{head}Parameters: {numbers}\nFixedParameters: 0 0 0\n".encode()
 
 
 def links(about: Mapping[str, Any], out: Path, neighbour: Path | None) -> dict[str, str]:

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qsm_dask.errors import InputError
+from qsm_dask.io.grid import Grid, same_grid, voxel_size
 from qsm_dask.io.names import Name, parse
-from qsm_dask.io.nifti import Grid, same_grid, voxel_size
 from qsm_dask.io.transforms import Transform
 from qsm_dask.kernels.resample import carry_labels, sample
 

@@ -15,7 +15,8 @@ from qsm_dask.digests import digest_of_array
 from qsm_dask.errors import InputError
 from qsm_dask.io import freesurfer
 from qsm_dask.io.acquisition import FileRef, Map
-from qsm_dask.io.nifti import Grid, Header, read_header, read_into, read_labels
+from qsm_dask.io.grid import Grid
+from qsm_dask.io.nifti import Header, read_header, read_into, read_labels
 from qsm_dask.io.placing import Placement, judge, place
 from qsm_dask.io.transforms import Transform, read_transform
 from qsm_dask.wording import some

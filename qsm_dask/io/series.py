@@ -17,8 +17,9 @@ from qsm_dask.io import structural
 from qsm_dask.io.acquisition import Acquisition, FileRef, Map
 from qsm_dask.io.coils import Coils, check_coils, check_signed, open_coils, scale_of
 from qsm_dask.io.echoes import Series, Source, choose_parts
+from qsm_dask.io.grid import Grid
 from qsm_dask.io.maps import read_map
-from qsm_dask.io.nifti import Grid, Header, read_header, read_into
+from qsm_dask.io.nifti import Header, read_header, read_into
 from qsm_dask.io.phase import PhaseSign, Scale, to_polar, to_radians
 from qsm_dask.io.remote import header_at_hand
 from qsm_dask.io.segmentations import numbered_apart

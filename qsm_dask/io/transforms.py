@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qsm_dask.errors import InputError
-from qsm_dask.io.nifti import Grid, same_grid
+from qsm_dask.io.grid import Grid, same_grid
 from qsm_dask.kernels.resample import sample
 
 Points = NDArray[np.float64]

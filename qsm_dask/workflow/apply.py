@@ -13,6 +13,7 @@ import numpy as np
 
 from qsm_dask.errors import ConfigError, InputError, StageError
 from qsm_dask.io import atlas, nifti
+from qsm_dask.io.grid import same_grid
 from qsm_dask.io.maps import convert_stated
 from qsm_dask.kernels.solved import Solved
 from qsm_dask.pipeline.plan import call
@@ -75,7 +76,7 @@ def run(
         raise ConfigError(f"{stage} reads {', '.join(step.inputs)}: give at least one as --input NAME=FILE.nii.gz")
     first = next(iter(headers.values()))
     for header in headers.values():
-        reason = nifti.same_grid(first, header)
+        reason = same_grid(first.grid, header.grid)
         if reason is not None:
             raise InputError(f"{header.label}: {reason}; resample the images onto one grid first")
     given: dict[str, Any] = {

@@ -13,7 +13,8 @@ from qsm_dask.cohort import participants
 from qsm_dask.cohort.standing import Standing, standings
 from qsm_dask.errors import DamageError
 from qsm_dask.io import documents, outputs
-from qsm_dask.io.nifti import write_displacements, write_volume
+from qsm_dask.io.itk import itk_affine, write_displacements
+from qsm_dask.io.nifti import write_volume
 from qsm_dask.kernels.reference import whole_brain
 from qsm_dask.pipeline import Pipeline, Plan, Step
 from qsm_dask.pipeline.plan import record
@@ -156,7 +157,7 @@ class _Scan:
             path = folder / outputs.file_path(self.key, "anat", "from-T1w_to-scan_mode-image_xfm", apart=apart)
             path.parent.mkdir(parents=True, exist_ok=True)
             names = [path.with_name(f"{path.name}{ending}") for ending in (".txt", ".json")]
-            documents.write_bytes(names[0], outputs.itk_affine(self["t1w_from_scan"]))
+            documents.write_bytes(names[0], itk_affine(self["t1w_from_scan"]))
             documents.write_json(names[1], self._sidecar("t1w_from_scan", Units="mm"))
             written += names
         return written

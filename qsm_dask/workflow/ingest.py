@@ -1,57 +1,36 @@
-"""Bring a BIDS dataset into a cohort: one task a scan, one commit a scan.
-
-A scan whose files have not changed is not read again. What counts as a change is the
-voxels, the header fields used and the resolved values of the sidecar keys used: a comment
-in a sidecar, a copy with new times or another compression changes nothing downstream.
-"""
+"""Bring a BIDS dataset into a cohort: one task a scan, one commit a scan."""
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from qsm_dask import events
-from qsm_dask.cohort import combination
+from qsm_dask.cohort import combination, conversion
 from qsm_dask.cohort.participants import Participants, update
-from qsm_dask.digests import digest_of, digest_of_array
 from qsm_dask.engine.base import Engine, Outcome
 from qsm_dask.engine.resources import PeakMemory
 from qsm_dask.errors import ConfigError, InputError, NoPhase, StageError
 from qsm_dask.io import bids as dataset
-from qsm_dask.io import changes, remote, structural
 from qsm_dask.io import derivatives as maps
+from qsm_dask.io import remote, structural
 from qsm_dask.io.acquisition import Acquisition
 from qsm_dask.io.documents import json_bytes
 from qsm_dask.io.echoes import choose_parts
 from qsm_dask.io.filters import Filters
 from qsm_dask.io.patterns import Transforms
 from qsm_dask.io.phase import PhaseSign
-from qsm_dask.io.series import Outline, Reading, needs_phase, outlines, read, with_maps
-from qsm_dask.io.sidecars import resolve
-from qsm_dask.pipeline.steps import Step
+from qsm_dask.io.series import needs_phase, outlines
 from qsm_dask.place import Place
-from qsm_dask.provenance import software
-from qsm_dask.scan import Geometry, ScanKey
+from qsm_dask.scan import ScanKey
 from qsm_dask.store import INGEST_KEY, CohortStore, Commit, Recorder
-from qsm_dask.store.commit import plain
 from qsm_dask.store.documents import DATASET
 from qsm_dask.wording import some
 
 Row = dict[str, Any]
-
-VERSION = 1
-"""Raised when the same files give other arrays, so that they are read again."""
-
-_CACHED = ("request", "images", "files", "metadata", "combined")
-"""Attributes by which the next ingest knows whether anything changed; no result depends on them."""
-
-_PACKED_BYTES = 64 * 2**20
-_PACKING = 4
-_PLACING_BYTES = 64 * 2**20
-"""Positions of the planes of a scan that are resampled together, and what transforms make of them."""
 
 
 @dataclass(frozen=True)
@@ -175,7 +154,7 @@ def _sized(acquisitions: Sequence[Acquisition], sizes: dict[ScanKey, int], unrea
         if isinstance(found, InputError):
             unread.append(_row(acquisition, "failed", str(found)))
         else:
-            sizes[acquisition.key] = projected_bytes(found)
+            sizes[acquisition.key] = conversion.projected_bytes(found)
             yield acquisition
 
 
@@ -215,156 +194,16 @@ def ingest_scan(cohort: CohortStore, sign: PhaseSign, combining: Mapping[str, An
     started = time.perf_counter()
     try:
         with ExitStack() as fetched:
-            return _ingest(cohort, sign, combination.step(combining), acquisition, started, fetched)
+            found = conversion.examine(cohort, acquisition, sign, combination.step(combining), fetched)
+            if isinstance(found, Commit):
+                return found.row() | {"changed": False}
+            with PeakMemory() as peak:
+                converted = found.read()
+            return found.keep(converted, started, peak.bytes)
     except NoPhase as error:
         return _row(acquisition, "skipped", str(error))
     except (InputError, StageError) as error:
         return _row(acquisition, "failed", str(error)) | {"seconds": time.perf_counter() - started}
-
-
-def projected_bytes(found: Outline) -> int:
-    """Peak memory of one scan's task, the process's own not included.
-
-    The arrays, and what the store holds while it packs and checks them: a few times what
-    it packs at once, which is a volume, or several while they are small; or what the
-    combination of coils takes, however many there are.
-    """
-    volume = 4 * found.header.voxels
-    stored = found.header.voxels * found.header.dtype.itemsize
-    arrays = volume * (found.parts * found.echoes + found.maps)
-    placing = _PLACING_BYTES + found.beside if found.maps else 0
-    packing = arrays + max(placing, _PACKING * max(volume, stored, min(arrays, _PACKED_BYTES)))
-    if found.coils == 1:
-        return packing
-    return max(packing, combination.projected_bytes(found) + found.maps * volume)
-
-
-def _ingest(
-    cohort: CohortStore, sign: PhaseSign, combining: Step, acquisition: Acquisition, started: float, fetched: ExitStack
-) -> Row:
-    key = acquisition.key
-    commit = cohort.intact(key, "ingest", INGEST_KEY)
-    request, images = _requests(acquisition, sign)
-    how = [combining.stage, combining.method.version, dict(combining.parameters)]
-    noted = {**commit.attributes, **cohort.recall(commit)} if commit else {}
-    if noted.get("combined") not in (None, how):
-        noted = {}
-    known = noted.get("files", {})
-    asked_before = noted.get("request") == request
-    stats = changes.stats(acquisition.files)
-    if commit and asked_before and changes.unchanged(stats, known):
-        return commit.row() | {"changed": False}
-    stored = commit if noted.get("images") == images and _as_they_were(acquisition, stats, known, commit) else None
-    acquisition = _at_hand(acquisition, fetched, maps_only=stored is not None)
-    files = changes.with_content(acquisition.files, stats, known)
-    metadata = {item.file.label: resolve(item.sidecars) for item in acquisition.maps}
-    for image in acquisition.images:
-        label = image.file.label
-        metadata[label] = resolve(image.sidecars) if stored is None else noted["metadata"][label]
-    if (
-        commit
-        and asked_before
-        and noted.get("metadata") == metadata
-        and changes.same_content(_data(acquisition), files, known)
-    ):
-        cohort.remember(commit, {name: noted.get(name) for name in _CACHED} | {"files": files})
-        return commit.row() | {"changed": False}
-    with PeakMemory() as peak:
-        if stored is None:
-            reading, steps = combination.run(combining, read(acquisition, metadata, sign))
-        else:
-            reading, steps = with_maps(_images(cohort, stored), acquisition, metadata), stored.provenance["steps"]
-        combined = how if steps else None
-        cached = {"request": request, "images": images, "files": files, "metadata": metadata, "combined": combined}
-        results = _attributes(reading)
-    if commit and all(commit.attributes.get(name) == value for name, value in plain(results).items()):
-        cohort.remember(commit, cached)
-        return commit.row() | {"changed": False}
-    made = cohort.write(
-        key,
-        "ingest",
-        INGEST_KEY,
-        reading.arrays,
-        attributes={**cached, **results},
-        provenance={"steps": steps, "software": software(), "time": time.time()},
-        seconds=time.perf_counter() - started + (stored.seconds if stored else 0.0),
-        peak_bytes=peak.bytes,
-    )
-    return made.row() | {"changed": commit is None or commit.attributes.get("digests") != results["digests"]}
-
-
-def _as_they_were(
-    acquisition: Acquisition,
-    stats: Mapping[str, changes.Fingerprint],
-    known: Mapping[str, changes.Fingerprint],
-    commit: Commit | None,
-) -> bool:
-    """Whether the images of a scan need not be read: none has another size or time, and they are in the store."""
-    if commit is None or (needs_phase(acquisition) and "phase" not in commit.arrays):
-        return False
-    labels = [file.label for file in replace(acquisition, maps=()).files]
-    return all(label in known for label in labels) and changes.unchanged(
-        {label: stats[label] for label in labels}, {label: known[label] for label in labels}
-    )
-
-
-def _at_hand(acquisition: Acquisition, fetched: ExitStack, *, maps_only: bool) -> Acquisition:
-    """The acquisition with its files on this machine's disk, or those of its maps."""
-    if not maps_only:
-        return fetched.enter_context(remote.at_hand(acquisition))
-    found = fetched.enter_context(remote.at_hand(replace(acquisition, images=())))
-    return replace(found, images=acquisition.images)
-
-
-def _images(cohort: CohortStore, commit: Commit) -> Reading:
-    """What the images of a scan delivered when they were read, from its commit."""
-    attributes = commit.attributes
-    sources = {name: source for name, source in attributes["sources"].items() if source["from"] == "raw"}
-    return Reading(
-        cohort.read(commit, [name for name in commit.arrays if name in sources]),
-        attributes["header"],
-        Geometry.from_dict(attributes["geometry"]),
-        sources,
-        image_warnings=tuple(attributes["image_warnings"]),
-    )
-
-
-def _requests(acquisition: Acquisition, sign: PhaseSign) -> tuple[str, str]:
-    """Digests of what is asked for, in all and of the images: which files in which roles, and the options."""
-    images = [(i.file.label, i.part, i.echo, [s.label for s in i.sidecars]) for i in acquisition.images]
-    found = [
-        (m.quantity, [f.label for f in m.content], [s.label for s in m.sidecars], m.units, bool(m.transform))
-        for m in acquisition.maps
-    ]
-    of_images = digest_of([VERSION, images, sign.to_dict(acquisition.key)])
-    sessions = [m.any_session for m in acquisition.maps]
-    return digest_of([of_images, found, sessions, acquisition.notes]), of_images
-
-
-def _data(acquisition: Acquisition) -> list[str]:
-    """Labels of the files that are not sidecars: their content counts, not a few of their keys."""
-    return [i.file.label for i in acquisition.images] + [f.label for m in acquisition.maps for f in m.content]
-
-
-def _attributes(reading: Reading) -> dict[str, Any]:
-    leaves = {name: digest_of(value) for name, value in reading.header.items()}
-    leaves |= {name: digest_of_array(array) for name, array in reading.arrays.items()}
-    geometry = reading.geometry.to_dict()
-    # The index holds ten thousand scans: it says where a quantity comes from, but names files of derivatives only.
-    brief = {
-        name: {field: value for field, value in source.items() if field != "files" or source["from"] != "raw"}
-        for name, source in reading.sources.items()
-    }
-    return {
-        "header": dict(reading.header),
-        "digests": leaves,
-        "sources": dict(reading.sources),
-        "labels": {str(number): name for number, name in reading.labels.items()},
-        "image_warnings": list(reading.image_warnings),
-        "warnings": list(reading.warnings),
-        "geometry": geometry,
-        "facts": {"geometry": geometry, "sources": brief, "warnings": list(reading.warnings)},
-    }
 
 
 def _refused(acquisition: Acquisition) -> Row | None:

@@ -11,8 +11,9 @@ from scipy import ndimage
 from qsm_dask.errors import InputError
 from qsm_dask.io import freesurfer
 from qsm_dask.io.acquisition import FileRef, Map
+from qsm_dask.io.grid import Grid
 from qsm_dask.io.maps import read_map
-from qsm_dask.io.nifti import Grid, read_header
+from qsm_dask.io.nifti import read_header
 from qsm_dask.io.segmentations import numbered_apart
 from tests.io.transform_files import rigid, rotation, write_fsl, write_itk, write_lta
 

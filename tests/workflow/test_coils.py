@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 
+from qsm_dask.cohort.conversion import projected_bytes
 from qsm_dask.cohort.standing import standings
 from qsm_dask.engine.base import SerialEngine
 from qsm_dask.errors import ConfigError
@@ -178,6 +179,6 @@ def test_memory_does_not_grow_with_coils_and_is_what_is_projected(tmp_path):
         environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
         done = subprocess.run(order, env=environment, capture_output=True, text=True, check=True)
         peaks[coils] = int(done.stdout)
-    projected = ingest.projected_bytes(outline(index(bids).acquisitions[0]))
+    projected = projected_bytes(outline(index(bids).acquisitions[0]))
     assert abs(peaks[16] - peaks[4]) < 0.1 * peaks[4]
     assert projected / 1.25 <= peaks[16] <= projected

@@ -6,9 +6,9 @@ import sys
 import numpy as np
 import pytest
 
+from qsm_dask.cohort.conversion import projected_bytes
 from qsm_dask.io.bids import index
 from qsm_dask.io.series import outline
-from qsm_dask.workflow import ingest
 from tests.brain_crop import data_folder, make_bids
 from tests.io.bids_tree import scan, write_json
 from tests.workflow.ingesting import commit_of, counts, run
@@ -42,7 +42,7 @@ def test_a_task_takes_no_more_memory_than_projected(root, cohort):
     command = [sys.executable, "-c", MEASURE, str(root), str(cohort.place.folder)]
     used = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     stored = 6 * 4 * 128 * 128 * 96
-    assert stored < used < ingest.projected_bytes(outline(large)) < 6 * stored
+    assert stored < used < projected_bytes(outline(large)) < 6 * stored
 
 
 real = pytest.mark.skipif(
