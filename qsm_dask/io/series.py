@@ -246,6 +246,8 @@ def outlines(acquisitions: Iterable[Acquisition]) -> Iterator[tuple[Acquisition,
                 found: Outline | InputError = told.result()
             except InputError as error:
                 found = error
+            except Exception as error:  # noqa: BLE001 -- of one scan, whatever it is: the others go on
+                found = InputError(f"{acquisition}: its headers cannot be read: {type(error).__name__}: {error}")
             yield acquisition, found
     finally:
         readers.shutdown(wait=False, cancel_futures=True)
