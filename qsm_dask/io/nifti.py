@@ -102,7 +102,7 @@ def read_header(path: str | Path, label: str | None = None, *, coils: bool = Fal
     InputError : absent, neither NIfTI nor MGH, truncated, complex or coloured, or of another shape.
     """
     path, name = Path(path), label or str(path)
-    image = _load(path, name)
+    image, placed = _load(path, name)
     stored = image.dataobj  # the header of a loaded image forgets its scaling, the proxy keeps it
     shape, dtype = tuple(int(n) for n in image.shape), np.dtype(image.header.get_data_dtype())
     if len(shape) < 3 or any(n != 1 for n in shape[5 if coils else 4 :]) or min(shape) < 1:
@@ -110,7 +110,7 @@ def read_header(path: str | Path, label: str | None = None, *, coils: bool = Fal
         raise InputError(f"{name}: has the shape {shape}; three dimensions are wanted, or four with echoes last{more}")
     if dtype.kind not in "iuf":
         raise InputError(f"{name}: holds {dtype} values; store real ones (part-mag and part-phase)")
-    affine, doubt = (image.affine, "") if standard else _orientation(image)
+    affine, doubt = (image.affine, "") if standard else _orientation(image, placed)
     return Header(
         label=name,
         path=path,
@@ -126,15 +126,18 @@ def read_header(path: str | Path, label: str | None = None, *, coils: bool = Fal
     )
 
 
-def _load(path: Path, name: str) -> Any:
-    """Open an image, of which the header is read."""
+def _load(path: Path, name: str) -> tuple[Any, bool]:
+    """Open an image, of which the header is read; and whether an MGH header says that it knows the orientation.
+
+    Where it does not, the library puts another in its place and does not tell.
+    """
     if not path.exists():
         link = " (a link whose target is absent: fetch the data)" if path.is_symlink() else ""
         raise InputError(f"{name}: no such file{link}")
-    if path.name.lower().endswith(_MGH_ENDINGS):
-        _check_mgh(path, name)
+    is_mgh = path.name.lower().endswith(_MGH_ENDINGS)
+    placed = not is_mgh or _check_mgh(path, name)
     try:
-        return nib.load(path)
+        return nib.load(path), placed
     except (nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError) as error:
         raise InputError(f"{name}: {_fault(path)}") from error
     except (OSError, EOFError, zlib.error, ValueError) as error:
@@ -142,7 +145,7 @@ def _load(path: Path, name: str) -> Any:
 
 
 def _check_mgh(path: Path, name: str) -> bool:
-    """Refuse what the library takes for MGH by its name; whether its orientation is said to be good."""
+    """Refuse what is MGH by its name only; tell whether its `goodRASFlag` says that its orientation is known."""
     with _open(path, name) as file:
         head = file.read(_MGH_HEADER_BYTES)
     if len(head) < _MGH_HEADER_BYTES:
@@ -153,14 +156,14 @@ def _check_mgh(path: Path, name: str) -> bool:
     return bool(good > 0)
 
 
-def _orientation(image: Any) -> tuple[NDArray[np.float64], str]:
+def _orientation(image: Any, placed: bool) -> tuple[NDArray[np.float64], str]:
     """The affine that tells how the image lay in the scanner, and why that may be in doubt.
 
     An sform in a standard space (codes 3 to 5) tells where the head lies in an atlas, not how it lay in B0. MGH
     knows scanner positions only.
     """
     if isinstance(image, MGHImage):
-        return image.affine, ""
+        return image.affine, "" if placed else "the header states no orientation (goodRASFlag is 0)"
     sform, qform = int(image.header["sform_code"]), int(image.header["qform_code"])
     if sform in _SCANNER_CODES:
         return image.affine, ""
