@@ -47,6 +47,7 @@ class Header:
     slope, inter : stored values times slope plus inter are the values meant.
     offset : bytes before the voxels.
     doubt : why its affine may not tell how the image lay in the scanner; empty where it does.
+    note : what the user should know of an affine that does tell; empty where there is nothing.
     """
 
     label: str
@@ -60,6 +61,7 @@ class Header:
     inter: float
     offset: int
     doubt: str
+    note: str
 
     @property
     def voxels(self) -> int:
@@ -110,7 +112,7 @@ def read_header(path: str | Path, label: str | None = None, *, coils: bool = Fal
         raise InputError(f"{name}: has the shape {shape}; three dimensions are wanted, or four with echoes last{more}")
     if dtype.kind not in "iuf":
         raise InputError(f"{name}: holds {dtype} values; store real ones (part-mag and part-phase)")
-    affine, doubt = (image.affine, "") if standard else _orientation(image, placed)
+    affine, doubt, note = (image.affine, "", "") if standard else _orientation(image, placed)
     return Header(
         label=name,
         path=path,
@@ -123,6 +125,7 @@ def read_header(path: str | Path, label: str | None = None, *, coils: bool = Fal
         inter=float(stored.inter),
         offset=int(stored.offset),
         doubt=doubt,
+        note=note,
     )
 
 
@@ -156,26 +159,27 @@ def _check_mgh(path: Path, name: str) -> bool:
     return bool(good > 0)
 
 
-def _orientation(image: Any, placed: bool) -> tuple[NDArray[np.float64], str]:
-    """The affine that tells how the image lay in the scanner, and why that may be in doubt.
+def _orientation(image: Any, placed: bool) -> tuple[NDArray[np.float64], str, str]:
+    """The affine that tells how the image lay in the scanner, why that may be in doubt, and what is to be told if not.
 
     An sform in a standard space (codes 3 to 5) tells where the head lies in an atlas, not how it lay in B0. MGH
     knows scanner positions only.
     """
     if isinstance(image, MGHImage):
-        return image.affine, "" if placed else "the header states no orientation (goodRASFlag is 0)"
+        return image.affine, "" if placed else "the header states no orientation (goodRASFlag is 0)", ""
     sform, qform = int(image.header["sform_code"]), int(image.header["qform_code"])
     if sform in _SCANNER_CODES:
-        return image.affine, ""
+        return image.affine, "", ""
     if qform in _SCANNER_CODES:
         aside = f"the sform is in a standard space (code {sform}) and was left aside: B0 taken from the qform"
-        return image.get_qform(), aside if sform else ""
+        return image.get_qform(), "", aside if sform else ""
+    doubt = "the header states no orientation (sform and qform codes are 0): B0 taken along the third axis"
     if sform or qform:
-        return image.affine, (
+        doubt = (
             f"the header states an orientation in a standard space only (sform code {sform}, qform code {qform}): "
             "B0 taken along its third axis, which is wrong if the head was rotated into that space"
         )
-    return image.affine, "the header states no orientation (sform and qform codes are 0): B0 taken along the third axis"
+    return image.affine, doubt, ""
 
 
 def read_into(header: Header, out: Sequence[NDArray[np.float32]] | NDArray[np.float32]) -> None:

@@ -421,5 +421,15 @@ def test_an_mgz_that_states_no_orientation_is_refused(tmp_path):
         read(path)
 
 
+def test_labels_whose_scanner_position_stands_in_the_qform_alone_are_placed_by_it(tmp_path):
+    """An sform in a standard space beside a qform of the scanner is legal, and no reason to refuse."""
+    image = nib.Nifti1Image(balls(SEG_SHAPE, SEG), None)
+    image.set_sform(np.diag([2.0, 2.0, 2.0, 1.0]), 4)
+    image.set_qform(SEG, 1)
+    nib.save(image, tmp_path / "sub-01_desc-a_dseg.nii.gz")
+    expected = read(save(tmp_path / "aseg.mgz", balls(SEG_SHAPE, SEG), SEG)).arrays["dseg"]
+    np.testing.assert_array_equal(read(tmp_path / "sub-01_desc-a_dseg.nii.gz").arrays["dseg"], expected)
+
+
 def test_provenance_is_plain(tmp_path):
     json.dumps(dict(read(save(tmp_path / "aseg.mgz", balls(SEG_SHAPE, SEG), SEG)).source))
