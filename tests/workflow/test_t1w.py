@@ -1,5 +1,7 @@
 """A subject's T1w from its file to the map that leads from it to the scan: stored, told and exported."""
 
+import json
+
 import numpy as np
 import pytest
 import SimpleITK
@@ -8,8 +10,11 @@ from qsm_dask.cohort.standing import standings
 from qsm_dask.engine import SerialEngine
 from qsm_dask.io.nifti import read_header, read_volume, write_volume
 from qsm_dask.pipeline import Pipeline
+from qsm_dask.scan import Geometry
 from qsm_dask.store import INGEST_KEY, CohortStore
 from qsm_dask.workflow import export, ingest, process, simulate
+from tests.io.bids_tree import dataset, scan, write_image
+from tests.workflow.ingesting import commit_of, counts, run, touch_later
 
 ROOM = 4 * 2**30
 SHIFT = np.array([4.0, -3.0, 2.0])
@@ -17,6 +22,7 @@ PIPELINE = Pipeline.from_mapping(
     {
         "name": "T1w",
         "goal": ["chi"],
+        "keep": ["t1w_from_scan"],
         "steps": [
             *("mask.magnitude", "unwrap.laplacian", "field.weighted_mean", "background.vsharp", "inversion.tkd"),
             {"anatomy.align_t1w": {"resolution_mm": 4.0}},
@@ -68,3 +74,62 @@ def test_itk_reads_the_exported_map(done, tmp_path):
     np.testing.assert_allclose((-x, -y, z), (found @ [10.0, 20.0, 30.0, 1.0])[:3], atol=1e-9)
     export.run(done, tmp_path / "out")
     assert path.exists()
+
+
+def test_driver_and_worker_plan_alike(done):
+    """The one plans from the row of the index, the other from the commit."""
+    _, having = (standing.scan for standing in standings(done, Pipeline.from_mapping))
+    index = done.index()
+    (row,) = index[(index["scan"] == str(having)) & (index["node"] == "ingest")].itertuples()
+    facts, commit = json.loads(row.facts), done.commit(having, "ingest", INGEST_KEY)
+    assert set(facts["sources"]) == set(commit.attributes["digests"])
+    geometry = Geometry.from_dict(facts["geometry"])
+    digests = commit.attributes["digests"]
+    by_driver, by_worker = (PIPELINE.plan(geometry, given) for given in (facts["sources"], digests))
+    assert by_driver == by_worker
+    assert any(step.stage == "anatomy.align_t1w" for node in by_driver.nodes for step in node.steps)
+
+
+@pytest.fixture
+def small(tmp_path):
+    root = dataset(tmp_path / "bids")
+    scan(root)
+    return root, CohortStore.create(tmp_path / "cohort")
+
+
+def structural(root, values):
+    write_image(root / "sub-01" / "anat" / "sub-01_T1w.nii.gz", np.asarray(values, dtype=np.float32))
+
+
+def test_a_t1w_that_is_taken_away_leaves_the_commit(small):
+    root, cohort = small
+    structural(root, np.arange(60).reshape(3, 4, 5))
+    run(root, cohort)
+    before = commit_of(cohort, "sub-01")
+    assert {"t1w", "t1w_affine"} < set(before.arrays)
+    (root / "sub-01" / "anat" / "sub-01_T1w.nii.gz").unlink()
+    assert counts(run(root, cohort)) == (1, 0, 0, 0)
+    after = commit_of(cohort, "sub-01")
+    assert set(after.arrays) == {"phase", "magnitude"}
+    assert not {"t1w", "t1w_affine"} & (set(after.attributes["digests"]) | set(after.attributes["sources"]))
+    assert after.attributes["digests"]["phase"] == before.attributes["digests"]["phase"]
+
+
+def test_a_scan_goes_on_without_a_t1w_that_is_broken_and_takes_it_once_it_is_mended(small):
+    root, cohort = small
+    place = root / "sub-01" / "anat" / "sub-01_T1w.nii.gz"
+    place.with_name("sub-01_T1w.json").write_text("{ broken")
+    place.symlink_to("../../.git/annex/objects/absent")
+    for break_it in (lambda: None, lambda: (place.unlink(), structural(root, np.ones((3, 4, 5, 2))))):
+        break_it()
+        summary = run(root, cohort)
+        assert counts(summary)[2] == 0
+        commit = commit_of(cohort, "sub-01")
+        assert set(commit.arrays) == {"phase", "magnitude"}
+        (warning,) = commit.attributes["warnings"]
+        assert warning.startswith("the T1w is left out: ")
+    structural(root, np.arange(60).reshape(3, 4, 5))
+    touch_later(place)
+    assert counts(run(root, cohort)) == (1, 0, 0, 0)
+    assert "t1w" in commit_of(cohort, "sub-01").arrays
+    assert commit_of(cohort, "sub-01").attributes["warnings"] == []
