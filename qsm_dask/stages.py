@@ -121,6 +121,7 @@ class Stage:
     atlases : parameters that name an atlas, and which part of it is read. The kernel is handed that part; digests
         depend on its content, not on the name; `memory` is given the number of its voxels.
     packages : modules of others that it imports, with the extra of qsm-dask that brings each.
+    serves : whether its result is of use to other steps only: it runs where one takes it in, or a pipeline keeps it.
     """
 
     kernel: Callable[..., Any]
@@ -131,6 +132,7 @@ class Stage:
     applies: Applies = always
     atlases: Mapping[str, Part] = field(default_factory=dict)
     packages: Mapping[str, str] = field(default_factory=dict)
+    serves: bool = False
 
     def __repr__(self) -> str:
         """What it makes of what."""
@@ -179,6 +181,7 @@ ANATOMY: Mapping[str, Stage] = MappingProxyType(
             "10.1016/S0031-3203(98)00091-0",
             applies=three_dimensions,
             packages={"picsl_greedy": "anatomy", "SimpleITK": "anatomy"},
+            serves=True,
         ),
         "anatomy.register": Stage(
             register,
