@@ -33,23 +33,27 @@ PIPELINE = Pipeline.from_mapping(
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
-    """Two subjects of whom the second has a T1w: its first magnitude upside down, moved by a known shift."""
+    """Three subjects. The T1w of the second is its first magnitude upside down, moved by a known shift.
+
+    That of the third lies half a metre away; the first has none.
+    """
     folder = tmp_path_factory.mktemp("cohort")
     bids = folder / "bids"
-    simulate.run(bids, subjects=2, seed=5, shape=(48, 56, 40))
-    first = bids / "sub-02" / "anat" / "sub-02_echo-1_part-mag_MEGRE.nii.gz"
-    magnitude, affine = read_volume(first), np.array(read_header(first).affine)
-    affine[:3, 3] += SHIFT
-    write_volume(bids / "sub-02" / "anat" / "sub-02_T1w.nii.gz", (magnitude.max() - magnitude)[:-3], affine)
+    simulate.run(bids, subjects=3, seed=5, shape=(48, 56, 40))
+    for name, shift in (("sub-02", SHIFT), ("sub-03", np.array([500.0, 0.0, 0.0]))):
+        first = bids / name / "anat" / f"{name}_echo-1_part-mag_MEGRE.nii.gz"
+        magnitude, affine = read_volume(first), np.array(read_header(first).affine)
+        affine[:3, 3] += shift
+        write_volume(bids / name / "anat" / f"{name}_T1w.nii.gz", (magnitude.max() - magnitude)[:-3], affine)
     store = CohortStore.create(folder / "cohort")
     ingest.run(bids, store, SerialEngine(ROOM))
     summary = process.run(store, SerialEngine(ROOM), PIPELINE)
-    assert (summary.failures, summary.done) == ({}, 2)
+    assert (summary.failures, summary.done) == ({}, 3)
     return store
 
 
 def test_the_t1w_is_kept_on_its_own_grid(done):
-    without, having = (standing.scan for standing in standings(done, Pipeline.from_mapping))
+    without, having, _ = (standing.scan for standing in standings(done, Pipeline.from_mapping))
     commit = done.commit(having, "ingest", INGEST_KEY)
     assert commit.arrays["t1w"]["shape"] == [45, 56, 40]
     assert done.read(commit, ("t1w_affine",))["t1w_affine"].shape == (4, 4)
@@ -57,7 +61,7 @@ def test_the_t1w_is_kept_on_its_own_grid(done):
 
 
 def test_the_scan_that_has_one_is_aligned_and_the_other_says_why_not(done):
-    without, having = standings(done, Pipeline.from_mapping)
+    without, having, _ = standings(done, Pipeline.from_mapping)
     found = done.read(having.commit(done, "registration"), ("t1w_from_scan",))["t1w_from_scan"]
     np.testing.assert_allclose(found[:3, 3] + found[:3, :3] @ [0, 0, 0], SHIFT, atol=1.5)
     (figures,) = (node.figures["anatomy.align_t1w"] for node in having.nodes if node.node == "registration")
@@ -76,9 +80,19 @@ def test_itk_reads_the_exported_map(done, tmp_path):
     assert path.exists()
 
 
+def test_a_t1w_of_another_place_fails_no_scan_and_gives_no_map(done, tmp_path):
+    away = list(standings(done, Pipeline.from_mapping))[2]
+    commit = away.commit(done, "registration")
+    assert np.isnan(done.read(commit, ("t1w_from_scan",))["t1w_from_scan"]).all()
+    (warning,) = commit.attributes["facts"]["warnings"]
+    assert warning.startswith("anatomy.align_t1w: only 0 % of the brain lies in the T1w")
+    export.run(done, tmp_path / "out")
+    assert [path.parts[-3] for path in (tmp_path / "out").glob("sub-*/anat/*_xfm.txt")] == ["sub-02"]
+
+
 def test_driver_and_worker_plan_alike(done):
     """The one plans from the row of the index, the other from the commit."""
-    _, having = (standing.scan for standing in standings(done, Pipeline.from_mapping))
+    _, having, _ = (standing.scan for standing in standings(done, Pipeline.from_mapping))
     index = done.index()
     (row,) = index[(index["scan"] == str(having)) & (index["node"] == "ingest")].itertuples()
     facts, commit = json.loads(row.facts), done.commit(having, "ingest", INGEST_KEY)
