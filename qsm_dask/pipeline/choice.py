@@ -50,7 +50,9 @@ def make_plan(
     carried = max((step.probabilities for step in steps), default=0)
     if carried:  # in place of those that were ingested
         geometry = replace(geometry, probabilities=carried)
-    return Plan(geometry, _group(steps, kept), tuple(map(str, left_out)))
+    made = {name for step in steps for name in step.outputs}
+    lacking = frozenset(name for step in steps for name in step.inputs if name not in made and name not in available)
+    return Plan(geometry, _group(steps, kept), tuple(map(str, left_out)), lacking)
 
 
 def _ingested(available: Collection[str]) -> set[str]:

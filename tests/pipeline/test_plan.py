@@ -5,7 +5,7 @@ import pytest
 
 from qsm_dask.errors import ConfigError, StageError
 from qsm_dask.pipeline import Pipeline
-from qsm_dask.quantities import RAW
+from qsm_dask.quantities import MOST_T1W_VOXELS, RAW
 from qsm_dask.scan import Geometry
 from tests.pipeline.toys import STEPS, TOYS
 
@@ -258,3 +258,9 @@ def test_an_error_tells_of_the_steps_that_lead_to_the_missing_quantity_only():
     with pytest.raises(ConfigError, match=message) as told:
         Pipeline.from_yaml("regions").plan(flat, (*RAW, "local_field", "chi"))
     assert not any(other in str(told.value) for other in ("relaxometry", "align_t1w", "background", "offset"))
+
+
+def test_memory_is_planned_for_what_a_scan_has_not_for_what_it_could_have():
+    without, having = (planned("regions", *beside)[1].peak_bytes() for beside in ((), ("t1w", "t1w_affine")))
+    assert having > without + MOST_T1W_VOXELS
+    assert without < 4 * MOST_T1W_VOXELS
