@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from qsm_dask.anatomy import extraction
+from qsm_dask.kernels.fluid import REACH_MM
 from qsm_dask.kernels.fourier import MARGIN_MM, SOURCES_MARGIN_MM, padded_shape
 from qsm_dask.quantities import MOST_T1W_VOXELS
 from qsm_dask.scan import Geometry
@@ -107,7 +108,7 @@ streak_removal = volumes(padded=12.5)
 
 def morphology(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
     """`inversion.medi` holds three weights of slopes, six spectra, three volumes, phase, weights, fluid."""
-    return volumes(3.1 if parameters["csf_weight"] else 2.2, padded=15.6)(geometry, parameters)
+    return volumes(3.1 if parameters["csf_weight"] else 2.2, padded=15.0)(geometry, parameters)
 
 
 two_sources = volumes(padded=18.0)
@@ -126,6 +127,15 @@ def primal_dual(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
 whole_brain_reference = volumes(1.1)
 region_reference = volumes(1.4)
 
+
+def fluid_reference(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
+    """`reference.csf` looks within a box about the middle of the brain, or holds what is labelled in float64."""
+    if parameters["labels"]:
+        return volumes(11.6)(geometry, parameters)
+    box = (2 * REACH_MM) ** 3 / math.prod(geometry.voxel_size)
+    return int(1.0 * geometry.voxels + 25.0 * min(box, geometry.voxels))
+
+
 boundary_value = volumes(9.2)
 """`background.lbv` holds five volumes of the solver, 3/7 of three for its coarser grids, two fields, masks."""
 
@@ -140,9 +150,9 @@ outer_dipoles = volumes(padded=6.9, margin_mm=SOURCES_MARGIN_MM)
 
 
 def largest_sphere(geometry: Geometry, parameters: Mapping[str, Any]) -> int:
-    """`background.vsharp` pads by its largest sphere; it holds two spectra, a difference and what it chose so far."""
+    """`background.vsharp` pads by its largest sphere; it holds a spectrum, a product, what it chose so far, depths."""
     margin_mm = max(MARGIN_MM, float(parameters["radius_mm"]))
-    return volumes(padded=5.2, margin_mm=margin_mm)(geometry, parameters)
+    return volumes(3.05, padded=2.85, margin_mm=margin_mm)(geometry, parameters)
 
 
 fitted_sphere = volumes(padded=6.5, margin_mm=0.0)

@@ -65,6 +65,7 @@ from qsm_dask.memory import (
     descent,
     division,
     fitted_sphere,
+    fluid_reference,
     grown_surface,
     inner_sources,
     largest_sphere,
@@ -290,7 +291,7 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
             reference.whole_brain, ("chi", "chi_reference"), whole_brain_reference, "10.1002/mrm.30006"
         ),
         "reference.region": Stage(reference.region, ("chi", "chi_reference"), region_reference, "10.1002/mrm.30006"),
-        "reference.csf": Stage(reference.csf, ("csf_reference",), volumes(3.5), "10.1002/mrm.26946"),
+        "reference.csf": Stage(reference.csf, ("csf_reference",), fluid_reference, "10.1002/mrm.26946"),
         "relaxometry.arlo": Stage(
             relaxometry.arlo, ("r2star",), volumes(1.1), "10.1002/mrm.25137", applies=three_equispaced_echoes, version=2
         ),

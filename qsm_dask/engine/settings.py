@@ -42,11 +42,13 @@ def quiet() -> Iterator[None]:
     """Show of dask's log what went wrong, and not what this engine puts right or tells itself.
 
     Dask calls a task failed for good at its worker's first death, and a result lost with it; of a
-    scheduler that is gone its client prints a traceback.
+    scheduler that is gone its client prints a traceback, or how long it looked for it.
     """
 
     def of_interest(record: logging.LogRecord) -> bool:
-        unreached = record.name == "distributed.client" and record.exc_info and isinstance(record.exc_info[1], OSError)
+        by_client = record.name == "distributed.client"
+        unreached = by_client and record.exc_info and isinstance(record.exc_info[1], OSError)
+        unreached = unreached or (by_client and "Failed to reconnect to scheduler" in record.msg)
         put_right = "marked as failed because" in record.msg or "Couldn't gather keys" in record.msg
         return not unreached and not put_right
 

@@ -67,7 +67,8 @@ def r2prime(
 
     Unlike chi of an inversion, the sources are no values relative to a reference: R2' fixes them. So whatever is wrong
     with R2' (R2 from a train of stimulated echoes, dephasing near air) is wrong with both; where R2' is too high by
-    1.37 /s, each is by 5 ppb.
+    1.37 /s, each is by 5 ppb. Over three head phantoms the slope of deep grey regions against the truth is 0.99 for
+    paramagnetic and 0.93 for diamagnetic sources: of the two, the latter is farther from one than that of `tkd`.
 
     Parameters
     ----------
@@ -133,8 +134,9 @@ def r2star(
 
     As `separation.r2prime`, with R2* = D (p + d), where D is large enough to take in R2, too. That R2 is one
     half of R2* everywhere is the assumption, and *it does not hold*: with R2 of 11 to 19 /s as in the grey and white
-    matter of the phantom, both sources come out too strong by 10 ppb or so, by less in iron-rich nuclei. Differences
-    between persons are better founded than values.
+    matter of the phantom, both sources come out too strong by 10 ppb or so, by less in iron-rich nuclei: the slope of
+    deep grey regions against the truth is 0.87 and 0.94, farther from one than that of `tkd`. Differences between
+    persons are better founded than values.
 
     Parameters
     ----------

@@ -41,6 +41,7 @@ CASES = {
     "whole_brain": ("reference.whole_brain", {}),
     "region": ("reference.region", {"labels": [1]}),
     "csf": ("reference.csf", {}),
+    "csf-labels": ("reference.csf", {"labels": [1]}),
 }
 """What is measured: a stage and its parameters, by a short name."""
 
@@ -87,10 +88,14 @@ print(run(shape))
 @pytest.mark.parametrize("shape", [(128, 128, 128), (192, 160, 160)], ids=["cube", "head"])
 @pytest.mark.parametrize(("name", "parameters"), CASES.values(), ids=CASES)
 def test_peak_memory_is_what_is_declared(name, parameters, shape):
-    """With a mask that fills the image, the worst case; never above and at most a quarter below."""
+    """With a mask that fills the image, the worst case; never above and at most a quarter below.
+
+    Of a stage that takes little, the pages that the allocator takes or gives back are more than a quarter.
+    """
     order = json.dumps([name, shape, parameters])
     done = subprocess.run([sys.executable, "-c", MEASURE, order], capture_output=True, text=True, check=True)
     stage = STAGES[name]
     bound = stage.memory(Geometry(shape, (1.0, 1.0, 1.0), (0.02,)), {**stage.parameters, **parameters})
     measured = int(done.stdout)
-    assert bound / 1.25 <= measured <= bound, f"{measured / bound:.3f} of what is declared"
+    pages = 2**22 if bound < 2**24 else 0
+    assert (bound - pages) / 1.25 <= measured <= bound, f"{measured / bound:.3f} of what is declared"

@@ -83,7 +83,6 @@ def test_quantities_that_the_stage_does_not_read_are_not_even_opened(files, tmp_
     [
         ("unwrap.romeo", ("phase", "mask"), {"te": (0.01, 0.02)}, r"^unwrap.romeo: phase has 3 .*phase is .*phase.nii"),
         ("unwrap.romeo", ("phase", "mask"), {"te": (4, 8, 12)}, "^unwrap.romeo: te starts at 4.*milliseconds"),
-        ("inversion.tkd", ("local_field", "mask"), {"parameters": {"threshold": "1"}}, "^inversion.tkd: threshold is"),
         ("relaxometry.arlo", ("magnitude", "mask"), {"te": (0.01, 0.02, 0.05)}, "^relaxometry.arlo: .*equally spaced"),
     ],
 )  # fmt: skip
@@ -92,6 +91,14 @@ def test_what_a_kernel_refuses_names_stage_and_input(files, tmp_path, stage, giv
         apply.run(stage, chosen(files, *given), tmp_path / "out", **options)
     assert "\n" not in str(refusal.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_parameter_out_of_range_is_refused_before_a_file_is_read(files, tmp_path):
+    files["local_field"].unlink()
+    with pytest.raises(ConfigError, match="^inversion.tkd: threshold: 1 is out of range: it must be above 0"):
+        apply.run(
+            "inversion.tkd", chosen(files, "local_field", "mask"), tmp_path / "out", parameters={"threshold": "1"}
+        )
 
 
 def test_an_empty_mask_is_named_by_its_file(files, tmp_path):

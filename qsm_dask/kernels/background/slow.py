@@ -13,6 +13,7 @@ import numpy as np
 from qsm_dask.kernels.components import components
 from qsm_dask.kernels.doors import Mask, Vector
 from qsm_dask.kernels.fourier import Floats, Volume, smallest_box
+from qsm_dask.kernels.jit import compiled
 
 _FEWEST, _SAMPLE = 1000, 50_000
 """Voxels of a component below which nine polynomials are not fitted, and about how many of a larger one are read."""
@@ -58,12 +59,24 @@ def _remove(part: Volume, mine: Mask, fitted: Mask, size: Floats, logarithmic: b
     spread = float(places.std())
     scaled: Floats = (places - middle[:, None]) / spread
     terms = _polynomials(scaled[0], scaled[1], scaled[2])
-    factors = _least_deviations(terms, part[read].astype(np.float64), logarithmic).astype(np.float32)
+    factors = _least_deviations(terms, part[read].astype(np.float64), logarithmic)
     x, y, z = ((np.arange(mine.shape[axis]) * size[axis] - middle[axis]) / spread for axis in range(3))
-    across, along = np.meshgrid(y, z, indexing="ij")
-    for i, at in enumerate(x):
-        taken = np.tensordot(factors, _polynomials(np.full_like(across, at), across, along).astype(np.float32), 1)
-        part[i] -= np.where(mine[i], taken, np.float32(0.0))
+    _subtract(part, mine, factors, x, y, z)
+
+
+@compiled
+def _subtract(part: Volume, mine: Mask, factors: Floats, x: Floats, y: Floats, z: Floats) -> None:
+    """Take the sum of `_polynomials` from a component, gathered by powers of z."""
+    one, by_x, by_y, by_z, by_xy, by_xz, by_yz, by_difference, by_sum = factors
+    for i in range(x.size):
+        for j in range(y.size):
+            at, square = x[i] * x[i], y[j] * y[j]
+            constant = one + by_x * x[i] + by_y * y[j] + by_xy * x[i] * y[j]
+            constant += by_difference * (at - square) - by_sum * (at + square)
+            linear = by_z + by_xz * x[i] + by_yz * y[j]
+            for m in range(z.size):
+                taken = constant + z[m] * (linear + 2.0 * by_sum * z[m])
+                part[i, j, m] -= np.float32(taken) if mine[i, j, m] else np.float32(0.0)
 
 
 def _polynomials(x: Floats, y: Floats, z: Floats) -> Floats:

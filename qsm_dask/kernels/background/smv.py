@@ -210,8 +210,10 @@ def octant(shape: Shape, voxel_size: Vector, radius: float, threshold: float = 0
 @spread
 def weigh(spectrum: Spectrum, product: Spectrum, factor: Volume) -> None:
     """Write the product of a half spectrum and a kernel of which an octant is given; both may be one array."""
-    for i in prange(spectrum.shape[0]):
-        _weigh_plane(spectrum[i], product[i], factor[min(i, spectrum.shape[0] - i)])
+    nx = spectrum.shape[0]
+    for i in prange(nx):
+        plane = np.int64(i)  # an unsigned index less a signed number is a float
+        _weigh_plane(spectrum[i], product[i], factor[min(plane, nx - plane)])
 
 
 @compiled
