@@ -120,7 +120,11 @@ QUANTITIES: Mapping[str, Quantity] = MappingProxyType(
             ("axis", *SPACE), "float32", "mm", "position of each voxel in the space of a template", "registration"
         ),
         "t1w_from_scan": Quantity(
-            ("row", "column"), "float64", "mm", "scanner position of the scan to that of t1w, rigid", "registration"
+            ("row", "column"),
+            "float64",
+            "mm",
+            "scanner position of the scan to that of t1w, rigid; NaN if that lies elsewhere",
+            "registration",
         ),
         "chi_standard": _standard("ppm", "magnetic susceptibility"),
         "r2star_standard": _standard("1/s", "effective transverse relaxation rate"),

@@ -123,6 +123,7 @@ class Stage:
         depend on its content, not on the name; `memory` is given the number of its voxels.
     packages : modules of others that it imports, with the extra of qsm-dask that brings each.
     chosen_packages : those that it imports for a value of a parameter only, by parameter and value.
+    serves : whether its result is of use to other steps only: it runs where one takes it in, or a pipeline keeps it.
     """
 
     kernel: Callable[..., Any]
@@ -134,6 +135,7 @@ class Stage:
     atlases: Mapping[str, Part] = field(default_factory=dict)
     packages: Mapping[str, str] = field(default_factory=dict)
     chosen_packages: Mapping[str, Mapping[Any, Mapping[str, str]]] = field(default_factory=dict)
+    serves: bool = False
 
     def __repr__(self) -> str:
         """What it makes of what."""
@@ -187,6 +189,7 @@ ANATOMY: Mapping[str, Stage] = MappingProxyType(
             "10.1016/S0031-3203(98)00091-0",
             applies=three_dimensions,
             packages={"picsl_greedy": "anatomy", "SimpleITK": "anatomy"},
+            serves=True,
         ),
         "anatomy.register": Stage(
             register,

@@ -1,4 +1,4 @@
-"""Physical constants and the conversions between phase, frequency and relative field.
+"""Physical constants, the conversions between phase, frequency and relative field, and those of axes.
 
 The gyromagnetic ratio stands here and nowhere else.
 """
@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 GAMMA_MHZ_PER_T = 42.577
 """Proton gyromagnetic ratio over 2 pi [MHz/T], as the project's conventions round it."""
+
+TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+"""From positions with x to the right and y to the front to those of ITK, whose x runs to the left and y to the back."""
 
 Real = TypeVar("Real", float, NDArray[np.float32], NDArray[np.float64])
 

@@ -6,9 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qsm_dask.atlas import Image
-
-TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
-"""ITK's x runs to the left and y to the back."""
+from qsm_dask.units import TO_LPS
 
 
 class Channel(NamedTuple):

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from qsm_dask.kernels.doors import check_positive, check_voxel_size
 from qsm_dask.kernels.resample import sample
+from qsm_dask.kernels.series import root_mean_square
 
 Real = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -61,7 +62,7 @@ def bet(
     """
     size = check_voxel_size(voxel_size)
     check_positive(fraction=fraction, resolution_mm=resolution_mm, iterations=iterations)
-    image = _root_mean_square(magnitude)
+    image = root_mean_square(magnitude)
     if not (np.isfinite(image).all() and image.max() > 0.0):
         raise ValueError("magnitude is zero throughout, or NaN: there is no brain to find")
     lengths = [(n - 1) * length + 2 * MARGIN_MM for n, length in zip(image.shape, size, strict=True)]
@@ -151,15 +152,6 @@ def _segmented(image: Real, threshold: float) -> Mask:
         raise ValueError(f"the network found no brain: {error}") from error
     finally:
         torch.set_num_threads(threads)
-
-
-def _root_mean_square(magnitude: Real) -> Real:
-    """Over echoes, one after the other: their squares are never all held."""
-    image = np.zeros(magnitude.shape[1:], np.float32)
-    for echo in magnitude:
-        image += np.square(echo, dtype=np.float32)
-    image /= np.float32(len(magnitude))
-    return np.sqrt(image, out=image)
 
 
 def _positions(shape: Any, affine: NDArray[np.float64]) -> Real:

@@ -48,9 +48,10 @@ def labels(
 
     Raises
     ------
-    ValueError : the atlas has no regions, the mask is empty, or a position is NaN or infinite.
+    ValueError : the atlas has no regions, the mask is empty, the threshold is not above 0 and at most 1, or a position
+        is NaN or infinite.
     """
-    inside = _checked(template_position, mask)
+    inside = _checked(template_position, mask, threshold)
     if atlas.labels is not None:
         found = carry_regions(atlas.labels.values, atlas.labels.affine, template_position)
     elif atlas.probabilities is not None:
@@ -91,9 +92,10 @@ def probabilities(
 
     Raises
     ------
-    ValueError : the atlas has no probabilities, the mask is empty, or a position is NaN or infinite.
+    ValueError : the atlas has no probabilities, the mask is empty, the threshold is not above 0 and at most 1, or a
+        position is NaN or infinite.
     """
-    inside = _checked(template_position, mask)
+    inside = _checked(template_position, mask, threshold)
     if atlas.probabilities is None:
         raise ValueError("the atlas has no probseg: carry its labels by anatomy.labels")
     given = atlas.probabilities
@@ -105,7 +107,9 @@ def probabilities(
     return found, carried, np.array(list(atlas.names), dtype=np.int64), told
 
 
-def _checked(positions: Real, mask: Mask | None) -> Mask | None:
+def _checked(positions: Real, mask: Mask | None, threshold: float) -> Mask | None:
+    if not 0.0 < threshold <= 1.0:
+        raise ValueError(f"threshold is {threshold}: a probability above 0 and at most 1 is wanted")
     if not np.isfinite(positions).all():
         raise ValueError("template_position is NaN or infinite in places: run the registration again")
     return None if mask is None else check_mask(mask)

@@ -67,7 +67,8 @@ def register(
     chi : (x, y, z) susceptibility [ppm]; without it, or without one in the template, the magnitude counts alone.
     t1w : T1-weighted image of the subject, on its own grid.
     t1w_affine : (4, 4) voxel index to scanner position [mm] of it.
-    t1w_from_scan : (4, 4) scanner position of the scan to that of the T1-weighted image [mm].
+    t1w_from_scan : (4, 4) scanner position of the scan to that of the T1-weighted image [mm]; where it is NaN, that
+        image is left aside.
     template : folder of images as BIDS and TemplateFlow name them: a `T2starw` or `T1w`, a `desc-brain_mask`, and a
         `Chimap` if there is one.
     method : the program that optimises: greedy, or ANTs, which descends by smaller steps and wants several times as
@@ -109,7 +110,8 @@ def register(
     if not compared.values.any():
         raise ValueError("mask holds no block of voxels: lower resolution_mm")
     contrasts = {"chi": Image(_stripped(np.clip(chi, *_CHI_RANGE), inside, step), grid)} if chi is not None else {}
-    if t1w is not None and t1w_affine is not None and t1w_from_scan is not None and "T1w" in template.contrasts:
+    laid = "T1w" in template.contrasts and t1w_from_scan is not None and np.isfinite(t1w_from_scan).all()
+    if t1w is not None and t1w_affine is not None and t1w_from_scan is not None and laid:
         seen = brought(t1w, t1w_affine, t1w_from_scan, compared, resolution_mm)
         contrasts["T1w"] = Image(np.where(compared.values, seen, np.float32(0.0)), grid)
     else:

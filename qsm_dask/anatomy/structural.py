@@ -49,14 +49,14 @@ def align_t1w(
 
     Returns
     -------
-    t1w_from_scan : float64 (4, 4), scanner position of the scan to that of the T1-weighted image [mm].
+    t1w_from_scan : float64 (4, 4), scanner position of the scan to that of the T1-weighted image [mm]; NaN, and a
+        warning, where less than half of the brain lies in it: the magnitude is registered in its place then.
     Told : normalised mutual information (1: none, 2: each tells the other), how far the brain's centre moved [mm], by
         how much it turned [degrees], and the share of the brain that the T1-weighted image covers.
 
     Raises
     ------
-    ValueError : the mask is empty, a value is NaN, a level has no iterations, less than half of the brain lies in the
-        T1-weighted image, or greedy is not installed.
+    ValueError : the mask is empty, a value is NaN, a level has no iterations, or greedy is not installed.
 
     References
     ----------
@@ -77,22 +77,26 @@ def align_t1w(
         raise ValueError("mask holds no block of voxels: lower resolution_mm")
     fixed = Image(block_mean(root_mean_square(magnitude), step), grid)
     moving = _coarse(t1w, t1w_affine, resolution_mm)
-    _check_covered(moving, np.eye(4), compared)  # before greedy, which crashes where images lie apart
+    share = _covered(moving, np.eye(4), compared)  # before greedy, which crashes where images lie apart
+    if share < _LEAST_COVERED:
+        return _elsewhere(share)
     found = greedy.align(Channel(fixed, moving, 1.0), compared, iterations=iterations)
-    share = _check_covered(moving, found, compared)
+    share = _covered(moving, found, compared)
+    if share < _LEAST_COVERED:
+        return _elsewhere(share)
     seen = _brought(moving.values, moving.affine, found, compared)
     return found, _quality(found, compared, fixed.values[compared.values], seen[compared.values], share)
 
 
-def _check_covered(moving: Image, t1w_from_scan: NDArray[np.float64], compared: Image) -> float:
-    """The share of the brain that lies in the T1-weighted image, which must be most of it."""
+def _covered(moving: Image, t1w_from_scan: NDArray[np.float64], compared: Image) -> float:
+    """The share of the brain that lies in the T1-weighted image."""
     covered = _brought(np.ones_like(moving.values), moving.affine, t1w_from_scan, compared)[compared.values]
-    share = float((covered > 0.5).mean())
-    if share < _LEAST_COVERED:
-        raise ValueError(
-            f"only {100 * share:.0f} % of the brain lies in the T1w: is it of another session or region? Leave it out"
-        )
-    return share
+    return float((covered > 0.5).mean())
+
+
+def _elsewhere(share: float) -> tuple[NDArray[np.float64], Told]:
+    warning = f"only {100 * share:.0f} % of the brain lies in the T1w, left aside: is it of another session or region?"
+    return np.full((4, 4), np.nan), Told({"covered": share}, warnings=(warning,))
 
 
 def brought(

@@ -13,7 +13,7 @@ from typing import Any
 
 from qsm_dask.cohort import combination
 from qsm_dask.digests import digest_of, digest_of_array
-from qsm_dask.io import changes, remote
+from qsm_dask.io import changes, remote, structural
 from qsm_dask.io.acquisition import Acquisition
 from qsm_dask.io.phase import PhaseSign
 from qsm_dask.io.series import Outline, Reading, needs_phase, read, with_maps
@@ -24,7 +24,7 @@ from qsm_dask.scan import Geometry
 from qsm_dask.store import INGEST_KEY, CohortStore, Commit
 from qsm_dask.store.commit import plain
 
-VERSION = 1
+VERSION = 2
 """Raised when the same files give other arrays, so that they are read again."""
 
 _CACHED = ("request", "images", "files", "metadata", "combined")
@@ -45,12 +45,12 @@ def projected_bytes(found: Outline) -> int:
     """
     volume = 4 * found.header.voxels
     stored = found.header.voxels * found.header.dtype.itemsize
-    arrays = volume * (found.parts * found.echoes + found.maps)
+    arrays = volume * (found.parts * found.echoes + found.maps) + found.t1w
     placing = _PLACING_BYTES + found.beside if found.maps else 0
-    packing = arrays + max(placing, _PACKING * max(volume, stored, min(arrays, _PACKED_BYTES)))
+    packing = arrays + max(placing, _PACKING * max(volume, stored, found.t1w, min(arrays, _PACKED_BYTES)))
     if found.coils == 1:
         return packing
-    return max(packing, combination.projected_bytes(found) + found.maps * volume)
+    return max(packing, combination.projected_bytes(found) + found.maps * volume + found.t1w)
 
 
 @dataclass(frozen=True)
@@ -225,7 +225,11 @@ def _at_hand(acquisition: Acquisition, fetched: ExitStack, *, maps_only: bool) -
 def _images(cohort: CohortStore, commit: Commit) -> Reading:
     """What the images of a scan delivered when they were read, from its commit."""
     attributes = commit.attributes
-    sources = {name: source for name, source in attributes["sources"].items() if source["from"] == "raw"}
+    sources = {
+        name: source
+        for name, source in attributes["sources"].items()
+        if source["from"] == "raw" and name not in structural.QUANTITIES
+    }
     return Reading(
         cohort.read(commit, [name for name in commit.arrays if name in sources]),
         attributes["header"],

@@ -111,8 +111,9 @@ def open_series(
     warnings = []
     if chosen[0] == "mag" and (acquisition.has("real") or acquisition.has("imag")):
         warnings.append("magnitude and phase are there: the real and imaginary images were left aside")
-    if doubt := parts[chosen[0]][0].header.doubt:
-        warnings.append(doubt)
+    first = parts[chosen[0]][0].header
+    if told := first.doubt or first.note:
+        warnings.append(told)
     return Series(te, parts, tuple(warnings))
 
 

@@ -7,8 +7,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
-"""ITK's x runs to the left and y to the back."""
+from qsm_dask.units import TO_LPS
 
 
 def itk_affine(matrix: NDArray[np.float64]) -> bytes:
@@ -18,7 +17,7 @@ def itk_affine(matrix: NDArray[np.float64]) -> bytes:
     ----------
     matrix : (4, 4), position in one space to that in another [mm]; x to the right, y to the front.
     """
-    flipped = _TO_LPS @ matrix @ _TO_LPS
+    flipped = TO_LPS @ matrix @ TO_LPS
     numbers = " ".join(repr(float(number)) for number in (*flipped[:3, :3].ravel(), *flipped[:3, 3]))
     head = "#Insight Transform File V1.0\n#Transform 0\nTransform: AffineTransform_double_3_3\n"
     return f"{head}Parameters: {numbers}\nFixedParameters: 0 0 0\n".encode()
@@ -38,7 +37,7 @@ def write_displacements(path: str | Path, positions: NDArray[np.float32], affine
     path, matrix = Path(path), np.asarray(affine, dtype=np.float64)
     index = np.ix_(*(np.arange(n, dtype=np.float64) for n in positions.shape[1:]))
     field = np.empty((*positions.shape[1:], 1, 3), dtype=np.float32)
-    for axis, sign in enumerate(np.diag(_TO_LPS)[:3]):
+    for axis, sign in enumerate(np.diag(TO_LPS)[:3]):
         here = matrix[axis, 3] + sum(matrix[axis, other] * index[other] for other in range(3))
         field[..., 0, axis] = sign * (positions[axis] - here)
     image = cast("Any", nib.Nifti1Image)(field, matrix)

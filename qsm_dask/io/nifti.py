@@ -5,6 +5,7 @@ in C order. Scaled integers become float32 volume by volume, without a float64 c
 """
 
 import gzip
+import struct
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from typing import Any, cast
 
 import nibabel as nib
 import numpy as np
-from nibabel.freesurfer.mghformat import MGHImage
+from nibabel.freesurfer.mghformat import MGHImage, data_type_codes
 from numpy.typing import ArrayLike, NDArray
 
 from qsm_dask.errors import InputError
@@ -25,7 +26,9 @@ from qsm_dask.io.grid import Grid, b0_direction, voxel_size
 
 _SCANNER_CODES = (1, 2)
 _PIECE = 1 << 16
-_HEADER_BYTES, _SNIFFED_BYTES = 348, 1024
+_HEADER_BYTES, _MGH_HEADER_BYTES, _SNIFFED_BYTES = 348, 284, 1024
+_CUT = "truncated or damaged: its header is not whole; copy or convert the file again"
+_MGH_ENDINGS = (".mgh", ".mgz", ".mgh.gz")
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +47,7 @@ class Header:
     slope, inter : stored values times slope plus inter are the values meant.
     offset : bytes before the voxels.
     doubt : why its affine may not tell how the image lay in the scanner; empty where it does.
+    note : what the user should know of an affine that does tell; empty where there is nothing.
     """
 
     label: str
@@ -57,6 +61,7 @@ class Header:
     inter: float
     offset: int
     doubt: str
+    note: str
 
     @property
     def voxels(self) -> int:
@@ -99,23 +104,15 @@ def read_header(path: str | Path, label: str | None = None, *, coils: bool = Fal
     InputError : absent, neither NIfTI nor MGH, truncated, complex or coloured, or of another shape.
     """
     path, name = Path(path), label or str(path)
-    try:
-        image = cast("Any", nib.load(path))
-        stored = image.dataobj  # the header of a loaded image forgets its scaling, the proxy keeps it
-    except FileNotFoundError as error:
-        link = " (a link whose target is absent: fetch the data)" if path.is_symlink() else ""
-        raise InputError(f"{name}: no such file{link}") from error
-    except (nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError) as error:
-        raise InputError(f"{name}: {_fault(path)}") from error
-    except (OSError, EOFError, zlib.error, ValueError) as error:
-        raise InputError(f"{name}: cannot be read, truncated or damaged: {error}") from error
+    image, placed = _load(path, name)
+    stored = image.dataobj  # the header of a loaded image forgets its scaling, the proxy keeps it
     shape, dtype = tuple(int(n) for n in image.shape), np.dtype(image.header.get_data_dtype())
-    if len(shape) < 3 or any(n != 1 for n in shape[5 if coils else 4 :]) or 0 in shape:
+    if len(shape) < 3 or any(n != 1 for n in shape[5 if coils else 4 :]) or min(shape) < 1:
         more = ", five with receive coils after echoes" if coils else ""
         raise InputError(f"{name}: has the shape {shape}; three dimensions are wanted, or four with echoes last{more}")
     if dtype.kind not in "iuf":
         raise InputError(f"{name}: holds {dtype} values; store real ones (part-mag and part-phase)")
-    affine, doubt = (image.affine, "") if standard else _orientation(image)
+    affine, doubt, note = (image.affine, "", "") if standard else _orientation(image, placed)
     return Header(
         label=name,
         path=path,
@@ -128,29 +125,61 @@ def read_header(path: str | Path, label: str | None = None, *, coils: bool = Fal
         inter=float(stored.inter),
         offset=int(stored.offset),
         doubt=doubt,
+        note=note,
     )
 
 
-def _orientation(image: Any) -> tuple[NDArray[np.float64], str]:
-    """The affine that tells how the image lay in the scanner, and why that may be in doubt.
+def _load(path: Path, name: str) -> tuple[Any, bool]:
+    """Open an image, of which the header is read; and whether an MGH header says that it knows the orientation.
+
+    Where it does not, the library puts another in its place and does not tell.
+    """
+    if not path.exists():
+        link = " (a link whose target is absent: fetch the data)" if path.is_symlink() else ""
+        raise InputError(f"{name}: no such file{link}")
+    is_mgh = path.name.lower().endswith(_MGH_ENDINGS)
+    placed = not is_mgh or _check_mgh(path, name)
+    try:
+        return nib.load(path), placed
+    except (nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError) as error:
+        raise InputError(f"{name}: {_fault(path)}") from error
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        raise InputError(f"{name}: cannot be read, truncated or damaged: {error}") from error
+
+
+def _check_mgh(path: Path, name: str) -> bool:
+    """Refuse what is MGH by its name only; tell whether its `goodRASFlag` says that its orientation is known."""
+    with _open(path, name) as file:
+        head = file.read(_MGH_HEADER_BYTES)
+    if len(head) < _MGH_HEADER_BYTES:
+        raise InputError(f"{name}: {_CUT}")
+    version, *shape, kind, _, good = struct.unpack(">7ih", head[:30])
+    if version != 1 or kind not in data_type_codes.code or min(shape) < 1:
+        raise InputError(f"{name}: not an MGH file")
+    return bool(good > 0)
+
+
+def _orientation(image: Any, placed: bool) -> tuple[NDArray[np.float64], str, str]:
+    """The affine that tells how the image lay in the scanner, why that may be in doubt, and what is to be told if not.
 
     An sform in a standard space (codes 3 to 5) tells where the head lies in an atlas, not how it lay in B0. MGH
     knows scanner positions only.
     """
     if isinstance(image, MGHImage):
-        return image.affine, ""
+        return image.affine, "" if placed else "the header states no orientation (goodRASFlag is 0)", ""
     sform, qform = int(image.header["sform_code"]), int(image.header["qform_code"])
     if sform in _SCANNER_CODES:
-        return image.affine, ""
+        return image.affine, "", ""
     if qform in _SCANNER_CODES:
         aside = f"the sform is in a standard space (code {sform}) and was left aside: B0 taken from the qform"
-        return image.get_qform(), aside if sform else ""
+        return image.get_qform(), "", aside if sform else ""
+    doubt = "the header states no orientation (sform and qform codes are 0): B0 taken along the third axis"
     if sform or qform:
-        return image.affine, (
+        doubt = (
             f"the header states an orientation in a standard space only (sform code {sform}, qform code {qform}): "
             "B0 taken along its third axis, which is wrong if the head was rotated into that space"
         )
-    return image.affine, "the header states no orientation (sform and qform codes are 0): B0 taken along the third axis"
+    return image.affine, doubt, ""
 
 
 def read_into(header: Header, out: Sequence[NDArray[np.float32]] | NDArray[np.float32]) -> None:
@@ -256,7 +285,7 @@ def _fault(path: Path) -> str:
                 return "not a NIfTI file"
     except InputError:
         pass
-    return "truncated or damaged: its header is not whole; copy or convert the file again"
+    return _CUT
 
 
 def _read(
@@ -311,8 +340,9 @@ def _fill(file: BufferedIOBase, view: memoryview) -> int:
 def _open(path: Path, label: str) -> Iterator[BufferedIOBase]:
     try:
         with path.open("rb") as raw:
-            if raw.read(2) == b"\x1f\x8b":
-                raw.seek(0)
+            packed_by = raw.read(2)
+            raw.seek(0)
+            if packed_by == b"\x1f\x8b":
                 with gzip.GzipFile(fileobj=raw) as packed:
                     yield packed
             else:

@@ -133,7 +133,7 @@ def _check_space(scan: Grid, image: Grid, difference: str) -> None:
         if grid.doubt:
             raise InputError(
                 f"{image.label}: {difference}, and the header of {grid.label} does not say where it lay in the scanner "
-                f"(neither its sform nor its qform does): {remedy}, or resample it onto the scan's grid"
+                f"(no sform, qform or goodRASFlag does): {remedy}, or resample it onto the scan's grid"
             )
 
 

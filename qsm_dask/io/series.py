@@ -75,6 +75,7 @@ class Outline:
     header : of one image.
     echoes, parts, coils, maps : how many there are; of maps volumes on the scan's grid.
     beside : bytes that reading the largest file of maps takes.
+    t1w : bytes of the T1-weighted image on its own grid; 0 if there is none that can be used.
     """
 
     header: Header
@@ -83,6 +84,7 @@ class Outline:
     coils: int
     maps: int
     beside: int = 0
+    t1w: int = 0
 
 
 def read(acquisition: Acquisition, metadata: Mapping[str, Mapping[str, Any]], sign: PhaseSign) -> Reading:
@@ -153,8 +155,10 @@ def with_maps(images: Reading, acquisition: Acquisition, metadata: Mapping[str, 
     labels, warnings = dict[int, str](), [*acquisition.notes, *images.image_warnings]
     for item in sorted(acquisition.maps, key=lambda one: one.quantity == "probseg"):
         if item.quantity == structural.QUANTITY:
-            own, sources[item.quantity] = structural.read(item)
-            arrays |= own
+            own = structural.read(item)
+            arrays |= own.arrays
+            sources |= own.sources
+            warnings += own.warnings
             continue
         found = read_map(item, metadata[item.file.label], grid, float(images.header["b0"]), magnitude)
         arrays |= found.arrays
@@ -190,9 +194,11 @@ def outline(acquisition: Acquisition) -> Outline:
         header = read_header(path, of_part[0].file.label, coils=True)
     files = len(acquisition.coils)
     echoes = max(header.volumes, len(of_part) // files)
-    shapes = [_map_outline(item, header) for item in acquisition.maps]
+    own = [item for item in acquisition.maps if item.quantity == structural.QUANTITY]
+    shapes = [_map_outline(item, header) for item in acquisition.maps if item not in own]
     volumes, beside = sum(shape[0] for shape in shapes), max((shape[1] for shape in shapes), default=0)
-    return Outline(header, echoes, len(parts), files * header.coils, volumes, beside)
+    t1w = sum(structural.planned_bytes(item) for item in own)
+    return Outline(header, echoes, len(parts), files * header.coils, volumes, beside, t1w)
 
 
 def _map_outline(item: Map, scan: Header) -> tuple[int, int]:
@@ -246,6 +252,8 @@ def outlines(acquisitions: Iterable[Acquisition]) -> Iterator[tuple[Acquisition,
                 found: Outline | InputError = told.result()
             except InputError as error:
                 found = error
+            except Exception as error:  # noqa: BLE001 -- of one scan, whatever it is: the others go on
+                found = InputError(f"{acquisition}: its headers cannot be read: {type(error).__name__}: {error}")
             yield acquisition, found
     finally:
         readers.shutdown(wait=False, cancel_futures=True)

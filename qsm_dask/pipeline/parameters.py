@@ -42,6 +42,10 @@ def resolve(where: str, name: str, stage: Stage, given: Mapping[str, Any]) -> di
             ranges.check(name, parameter, resolved[parameter])
         except (TypeError, ValueError) as error:
             raise ConfigError(f"{said}: {parameter}: {error}") from error
+    try:
+        ranges.check_together(resolved)
+    except ValueError as error:
+        raise ConfigError(f"{said}: {error}") from error
     return resolved
 
 

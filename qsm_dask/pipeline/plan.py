@@ -74,11 +74,13 @@ class Plan:
     geometry : the scan's.
     nodes : in order; a node in which nothing runs is absent.
     left_out : steps that do not run, each with the reason.
+    lacking : what steps could take in that the scan has not and no step makes.
     """
 
     geometry: Geometry
     nodes: tuple[PlanNode, ...]
     left_out: tuple[str, ...]
+    lacking: frozenset[str] = frozenset()
 
     @property
     def packages(self) -> dict[str, str]:
@@ -102,7 +104,7 @@ class Plan:
         live: dict[str, int] = {}
         peak = 0
         for node, step, released in self._schedule({node.name for node in self.nodes}):
-            for name in step.inputs:
+            for name in set(step.inputs) - self.lacking:
                 live.setdefault(name, array_bytes(name, self.geometry))
             peak = max(peak, sum(live.values()) + step.memory(self.geometry))
             live.update({name: array_bytes(name, self.geometry) for name in step.outputs})

@@ -42,6 +42,7 @@ _POSITIVE, _NOT_NEGATIVE, _NEGATIVE = Range(0.0), Range(0.0, least=True), Range(
 _OF_KERNEL = Range(0.0, 1 / 3)
 """The dipole kernel reaches from -2/3 to 1/3: with a larger threshold nothing positive is left."""
 _FRACTION = Range(0.0, 1.0, least=True)
+_PROBABILITY = Range(0.0, 1.0, most=True)
 
 _ABOVE_ZERO = (
     "above_ppm", "cg_iterations", "cg_tolerance", "csf_r2star", "damping", "decay_s", "dia_per_s_ppm", "edge_weight",
@@ -67,17 +68,24 @@ RANGES: Mapping[str, Range] = MappingProxyType(
         "iterations": _POSITIVE,
         "percentile": Range(0.0, 100.0),
         "uncertain": Range(0.0, 1.0, least=True, most=True),
-        "anatomy.labels.threshold": Range(0.0, 1.0),
+        "anatomy.labels.threshold": _PROBABILITY,
+        "anatomy.probabilities.threshold": _PROBABILITY,
         "anatomy.register.iterations": _NOT_NEGATIVE,
         "inversion.l1.field_rho": Range(1.0),
         "inversion.hdqsm.field_rho": Range(1.0),
         "inversion.rts.threshold": _OF_KERNEL,
         "inversion.tkd.threshold": _OF_KERNEL,
         "inversion.tsvd.threshold": _OF_KERNEL,
+        "mask.deepbet.echo": _POSITIVE,
+        "mask.deepbet.threshold": Range(0.0, 1.0),
         "mask.phase_quality.threshold": _FRACTION,
     }
 )
 """By the name of a parameter, and by `stage.parameter` where a stage takes it otherwise."""
+
+
+_ORDERED = (("radius_min_mm", "radius_mm"),)
+"""Parameters of which the first must not be larger than the second."""
 
 
 def check(stage: str, parameter: str, value: Any) -> None:
@@ -93,6 +101,21 @@ def check(stage: str, parameter: str, value: Any) -> None:
     for one in value if isinstance(value, tuple) else (value,):
         if one is not None and one not in allowed:
             raise ValueError(f"{one:g} is out of range: it must be {allowed}")
+
+
+def check_together(parameters: Mapping[str, Any]) -> None:
+    """Refuse values that each may be had, but not one beside the other.
+
+    Raises
+    ------
+    ValueError : a smallest value lies above the largest.
+    """
+    for smallest, largest in _ORDERED:
+        if smallest in parameters and largest in parameters and parameters[smallest] > parameters[largest]:
+            raise ValueError(
+                f"{smallest}: {parameters[smallest]:g} is out of range: it must be at most {largest}, which is "
+                f"{parameters[largest]:g}"
+            )
 
 
 def _plain(limit: float) -> str:

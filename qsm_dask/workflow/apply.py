@@ -83,8 +83,8 @@ def run(
         name: _stream(name, header, len(te)) if quantity(name).streamed else _read(name, header.path, b0)
         for name, header in headers.items()
     }
-    if "b0_dir" in step.inputs and b0_dir is None and first.doubt:
-        _LOG.warning("%s (or say where B0 points: --b0-dir)", first.doubt)
+    if "b0_dir" in step.inputs and b0_dir is None and (told := first.doubt or first.note):
+        _LOG.warning("%s (or say where B0 points: --b0-dir)", told)
     given["voxel_size"] = first.voxel_size
     given["b0_dir"] = first.b0_dir if b0_dir is None else _unit_vector(b0_dir)
     given["affine"] = first.affine

@@ -153,7 +153,7 @@ class _Scan:
             if image.table:
                 documents.write_tsv(names[2], ("index", "name"), image.table)
             written += names if image.table else names[:2]
-        if "t1w_from_scan" in self:
+        if "t1w_from_scan" in self and np.isfinite(self["t1w_from_scan"]).all():
             path = folder / outputs.file_path(self.key, "anat", "from-T1w_to-scan_mode-image_xfm", apart=apart)
             path.parent.mkdir(parents=True, exist_ok=True)
             names = [path.with_name(f"{path.name}{ending}") for ending in (".txt", ".json")]

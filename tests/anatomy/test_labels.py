@@ -59,6 +59,18 @@ def test_the_most_probable_region_is_taken_from_half_on():
     assert told.figures["volume_ratio_min"] == pytest.approx(16 / (16 * 1.59))
 
 
+def test_of_certain_regions_alone_those_below_one_are_left_out_and_more_than_one_is_refused():
+    given = np.zeros((1, 4, 4, 4), np.float32)
+    given[0, 0], given[0, 1] = 1.0, 0.99
+    atlas = Atlas(probabilities=Image(given, np.eye(4)), names={5: "a"})
+    for carry in (labels, probabilities):
+        found = carry(places((4, 4, 4)), np.eye(4), atlas=atlas, threshold=1.0)[0]
+        assert found[:, 0, 0].tolist() == [5, 0, 0, 0]
+        for threshold in (0.0, 1.01):
+            with pytest.raises(ValueError, match=f"threshold is {threshold}"):
+                carry(places((4, 4, 4)), np.eye(4), atlas=atlas, threshold=threshold)
+
+
 def test_probabilities_are_carried_with_their_labels_as_scipy_interpolates_them():
     rng = np.random.default_rng(3)
     given = rng.uniform(0, 1, (3, 6, 7, 8)).astype(np.float32)

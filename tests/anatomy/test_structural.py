@@ -69,13 +69,26 @@ def test_a_template_without_t1w_is_met_by_the_magnitude_as_if_there_were_none(al
     np.testing.assert_array_equal(with_t1w, without)
 
 
-def test_a_t1w_that_cannot_be_laid_on_the_scan_is_refused(monkeypatch):
-    magnitude, _, brain, affine, _ = scan()
+def test_a_t1w_of_another_place_is_left_aside_with_a_warning_and_the_magnitude_registered():
+    magnitude, chi, brain, affine, _ = scan()
     t1w, t1w_affine, _ = t1w_scan()
     elsewhere = t1w_affine.copy()
     elsewhere[0, 3] += 150.0
-    with pytest.raises(ValueError, match="of the brain lies in the T1w"):
-        align_t1w(magnitude[None], brain, affine, t1w, elsewhere)
+    nowhere, told = align_t1w(magnitude[None], brain, affine, t1w, elsewhere)
+    assert nowhere.shape == (4, 4)
+    assert np.isnan(nowhere).all()
+    assert told.figures["covered"] < 0.5
+    assert "of the brain lies in the T1w, left aside" in told.warnings[0]
+    few = {"template": template(t1w=True), "affine_iterations": (5, 0, 0), "iterations": (0, 0)}
+    with_t1w, figures = register(magnitude[None], brain, affine, chi, t1w, elsewhere, nowhere, **few)
+    without, _ = register(magnitude[None], brain, affine, chi, **few)
+    np.testing.assert_array_equal(with_t1w, without)
+    assert "t1w_correlation" not in figures.figures
+
+
+def test_a_t1w_that_cannot_be_laid_on_the_scan_is_refused(monkeypatch):
+    magnitude, _, brain, affine, _ = scan()
+    t1w, t1w_affine, _ = t1w_scan()
     with pytest.raises(ValueError, match="each level needs one or more"):
         align_t1w(magnitude[None], brain, affine, t1w, t1w_affine, iterations=(10, 0))
     with pytest.raises(ValueError, match="t1w is NaN"):

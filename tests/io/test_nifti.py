@@ -133,6 +133,34 @@ def test_what_is_no_volume_is_refused(tmp_path):
         read_header(tmp_path / "five.nii")
 
 
+def mgh(shape=(4, 5, 6)):
+    return nib.freesurfer.MGHImage(np.zeros(shape, np.float32), np.eye(4)).to_bytes()
+
+
+HTML = b"<!DOCTYPE html><html><body>404 not found</body></html>" * 20
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.mgh", HTML, "not an MGH file"),
+        ("a.mgz", HTML, "not an MGH file"),
+        ("a.mgz", gzip.compress(HTML), "not an MGH file"),
+        ("a.mgh", mgh()[:100], "its header is not whole"),
+        ("a.mgz", gzip.compress(mgh())[:40], "truncated or damaged"),
+        ("a.mgh", mgh()[:20] + b"\0\0\x10\x03" + mgh()[24:], "not an MGH file"),
+        ("a.mgh", mgh()[:4] + bytes(4) + mgh()[8:], "not an MGH file"),
+        ("a.mgh", mgh()[:4] + b"\xff" * 4 + mgh()[8:], "not an MGH file"),
+        ("a.mgh", b"", "its header is not whole"),
+    ],
+    ids=["text", "text as mgz", "packed text", "short", "cut", "no such type", "no voxels", "negative", "empty"],
+)
+def test_a_file_that_is_no_mgh_is_an_error_of_input(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=rf"{name}: .*({message})"):
+        read_header(tmp_path / name)
+
+
 @pytest.mark.parametrize("code", [3, 4, 5])
 def test_orientation_comes_from_the_scanner_not_from_a_template(tmp_path, code):
     tilted = affine_of(GEOMETRIES["tilted about x"][0])
@@ -142,9 +170,8 @@ def test_orientation_comes_from_the_scanner_not_from_a_template(tmp_path, code):
     nib.save(image, tmp_path / "a.nii")
     header = read_header(tmp_path / "a.nii")
     np.testing.assert_allclose(header.b0_dir, (0, SIN, COS), atol=1e-6)
-    assert header.doubt == (
-        f"the sform is in a standard space (code {code}) and was left aside: B0 taken from the qform"
-    )
+    assert header.note == f"the sform is in a standard space (code {code}) and was left aside: B0 taken from the qform"
+    assert header.doubt == ""
 
 
 @pytest.mark.parametrize(("sform", "qform"), [(4, 0), (3, 4), (0, 3)])
@@ -166,7 +193,7 @@ def test_a_scanner_orientation_is_not_doubted(tmp_path, sform, qform):
     image.set_sform(affine_of(GEOMETRIES["tilted about x"][0]), sform)
     nib.save(image, tmp_path / "a.nii")
     header = read_header(tmp_path / "a.nii")
-    assert header.doubt == ""
+    assert (header.doubt, header.note) == ("", "")
     np.testing.assert_allclose(header.b0_dir, (0, SIN, COS), atol=1e-6)
 
 

@@ -1,5 +1,6 @@
 """Label images and probabilities of other programs come onto the scan's grid where they belong, or are refused."""
 
+import gzip
 import json
 
 import nibabel as nib
@@ -407,6 +408,27 @@ def test_a_damaged_mgz_is_told(tmp_path):
     with pytest.raises(InputError, match=r"maps/aseg.mgz: .*truncated"):
         read(path)
     assert read_header(save(tmp_path / "ok.mgz", balls(SEG_SHAPE, SEG), SEG)).doubt == ""
+
+
+def test_an_mgz_that_states_no_orientation_is_refused(tmp_path):
+    """The library reads it as coronal, as FreeSurfer does: the flag at byte 28 tells that nobody knows."""
+    path = save(tmp_path / "aseg.mgz", balls(SEG_SHAPE, SEG), SEG)
+    content = gzip.decompress(path.read_bytes())
+    assert content[28:30] == b"\0\1"
+    path.write_bytes(gzip.compress(content[:28] + b"\0\0" + content[30:]))
+    assert "goodRASFlag is 0" in read_header(path).doubt
+    with pytest.raises(InputError, match=r"header of maps/aseg.mgz does not say where it lay in the scanner"):
+        read(path)
+
+
+def test_labels_whose_scanner_position_stands_in_the_qform_alone_are_placed_by_it(tmp_path):
+    """An sform in a standard space beside a qform of the scanner is legal, and no reason to refuse."""
+    image = nib.Nifti1Image(balls(SEG_SHAPE, SEG), None)
+    image.set_sform(np.diag([2.0, 2.0, 2.0, 1.0]), 4)
+    image.set_qform(SEG, 1)
+    nib.save(image, tmp_path / "sub-01_desc-a_dseg.nii.gz")
+    expected = read(save(tmp_path / "aseg.mgz", balls(SEG_SHAPE, SEG), SEG)).arrays["dseg"]
+    np.testing.assert_array_equal(read(tmp_path / "sub-01_desc-a_dseg.nii.gz").arrays["dseg"], expected)
 
 
 def test_provenance_is_plain(tmp_path):

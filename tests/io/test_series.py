@@ -269,3 +269,18 @@ def test_headers_are_read_at_once_and_not_far_ahead(tmp_path, monkeypatch):
         assert isinstance(found, InputError) == (number == 3)
         assert len(begun) <= number + 33
     assert list(told) == []
+
+
+def test_whatever_goes_wrong_with_a_header_is_told_of_its_scan_alone(tmp_path, monkeypatch):
+    for number in range(3):
+        scan(dataset(tmp_path), f"sub-{number:02d}")
+
+    def broken(path, *given, **options):
+        if "sub-01" in str(path):
+            raise RuntimeError("a fault of the library")
+        return read_header(path, *given, **options)
+
+    monkeypatch.setattr(series, "read_header", broken)
+    found = {str(one.key): told for one, told in series.outlines(index(tmp_path).acquisitions)}
+    assert [name for name, told in found.items() if isinstance(told, InputError)] == ["sub-01"]
+    assert "sub-01: its headers cannot be read: RuntimeError: a fault of the library" in str(found["sub-01"])

@@ -93,11 +93,10 @@ def chosen(probabilities, available=RAW):
 
 
 def test_probabilities_are_carried_where_the_atlas_has_them():
-    without_t1w = [name for name in RAW if not name.startswith("t1w")]  # planned for at its largest, it would hide them
-    stages, plan = chosen(0, without_t1w)
+    stages, plan = chosen(0)
     assert "anatomy.labels" in stages
     assert "anatomy.probabilities" not in stages
-    stages, more = chosen(200, without_t1w)
+    stages, more = chosen(200)
     assert "anatomy.probabilities" in stages
     assert "anatomy.labels" not in stages
     assert more.geometry.probabilities == 200

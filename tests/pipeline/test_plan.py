@@ -5,7 +5,7 @@ import pytest
 
 from qsm_dask.errors import ConfigError, StageError
 from qsm_dask.pipeline import Pipeline
-from qsm_dask.quantities import RAW
+from qsm_dask.quantities import MOST_T1W_VOXELS, RAW
 from qsm_dask.scan import Geometry
 from tests.pipeline.toys import STEPS, TOYS
 
@@ -217,3 +217,50 @@ def test_what_a_step_could_take_in_makes_no_other_step_run():
     assert not [name for name in stages if name.startswith(("unwrap", "field", "offset"))]
     assert {"inversion.rts", "relaxometry.arlo", "roi.statistics"} <= set(stages)
     assert any(reason.startswith("field.weighted_mean: nothing that remains reads") for reason in given.left_out)
+
+
+FULL = Geometry((64, 64, 64), (1.0, 1.0, 1.0), (0.004, 0.008, 0.012))
+
+
+def planned(name, *beside, geometry=FULL):
+    plan = Pipeline.from_yaml(name).plan(geometry, (*RAW, *beside))
+    return [step.stage for node in plan.nodes for step in node.steps], plan
+
+
+def test_a_step_that_only_serves_others_runs_where_one_takes_its_result_in_or_it_is_kept():
+    t1w = ("t1w", "t1w_affine")
+    assert "anatomy.align_t1w" in planned("regions", *t1w)[0]
+    assert "anatomy.align_t1w" in planned("standard", *t1w, "dseg")[0]
+    stages, plan = planned("regions", *t1w, "dseg")
+    assert not [stage for stage in stages if stage.startswith("anatomy.")]
+    assert "anatomy.align_t1w: nothing that remains reads t1w_from_scan" in plan.left_out
+    steps = ["mask.magnitude", "unwrap.laplacian", "field.weighted_mean", "background.vsharp", "inversion.tkd"]
+    for keep in ([], ["t1w_from_scan"]):
+        alone = Pipeline.from_mapping({"name": "p", "steps": [*steps, "anatomy.align_t1w"], "keep": keep})
+        nodes = alone.plan(FULL, (*RAW, *t1w)).nodes
+        assert [node.name for node in nodes] == ["field", "maps", *(["registration"] if keep else [])]
+
+
+@pytest.mark.parametrize("name", ["regions", "standard"])
+def test_probabilities_that_were_ingested_stand_in_for_a_label_image(name):
+    stages, _ = planned(name, "probseg", "probseg_labels")
+    assert "roi.statistics" in stages
+    assert not {"anatomy.labels", "anatomy.probabilities"} & set(stages)
+    assert ("anatomy.standard" in stages) == (name == "standard")
+    assert "anatomy.labels" in planned(name)[0] or "anatomy.probabilities" in planned(name)[0]
+
+
+def test_an_error_tells_of_the_steps_that_lead_to_the_missing_quantity_only():
+    flat = Geometry((64, 64, 1), (1.0, 1.0, 1.0), (0.004,))
+    message = (
+        r"dseg cannot be computed: anatomy.register: needs at least 4 .*; anatomy.labels: lacks template_position$"
+    )
+    with pytest.raises(ConfigError, match=message) as told:
+        Pipeline.from_yaml("regions").plan(flat, (*RAW, "local_field", "chi"))
+    assert not any(other in str(told.value) for other in ("relaxometry", "align_t1w", "background", "offset"))
+
+
+def test_memory_is_planned_for_what_a_scan_has_not_for_what_it_could_have():
+    without, having = (planned("regions", *beside)[1].peak_bytes() for beside in ((), ("t1w", "t1w_affine")))
+    assert having > without + MOST_T1W_VOXELS
+    assert without < 4 * MOST_T1W_VOXELS

@@ -46,6 +46,14 @@ def test_every_number_has_a_range_and_its_default_lies_in_it(stage, parameter):
         ({"inversion.ndi": {"damping": "-1e-3"}}, "damping: -0.001 is out of range"),
         ({"inversion.tkd": {"extensions": -1}}, "extensions: -1 is out of range: it must be at least 0"),
         ({"weighting.swi": {"highpass_voxels": [4, -4, 0]}}, "highpass_voxels: -4 is out of range"),
+        ({"mask.deepbet": {"threshold": 3}}, r"mask\.deepbet: threshold: 3 is out of range: .* above 0 and below 1"),
+        ({"mask.deepbet": {"echo": 0}}, "echo: 0 is out of range: it must be above 0"),
+        ({"anatomy.labels": {"atlas": "a", "threshold": 1.01}}, "threshold: 1.01 is out of range: .* at most 1"),
+        ({"anatomy.probabilities": {"atlas": "a", "threshold": 1.5}}, "threshold: 1.5 is out of range: .* at most 1"),
+        (
+            {"background.vsharp": {"radius_min_mm": 6, "radius_mm": 5}},
+            "vsharp: radius_min_mm: 6 is out of range: it must be at most radius_mm, which is 5",
+        ),
     ],
 )
 def test_a_value_out_of_range_is_refused_when_the_pipeline_is_read(step, message):
@@ -58,6 +66,11 @@ def test_limits_that_a_stage_takes_are_taken():
     Pipeline.from_mapping(
         {"name": "p", "steps": [{"mask.magnitude": {"percentile": "none"}}, *STEPS[1:], "inversion.tkd"]}
     )
+
+
+@pytest.mark.parametrize("stage", ["anatomy.labels", "anatomy.probabilities"])
+def test_a_certain_region_may_be_asked_for(stage):
+    check(stage, "threshold", 1.0)
 
 
 @pytest.fixture(scope="module")

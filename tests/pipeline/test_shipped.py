@@ -23,7 +23,7 @@ def declared_volumes(pipeline):
     """The peak that its stages declare on the head of the summaries, given all that it may read."""
     sizes = {"template": 2 * TEMPLATE, "regions": TEMPLATE, "grid": TEMPLATE}
     settled = pipeline.settled(lambda _, part: Pin("any", sizes[part]))
-    given = (*RAW, "r2") if "dseg" in pipeline.goal else (*RAW, "r2", "dseg")
+    given = (*RAW, "r2", *(("t1w", "t1w_affine") if "dseg" in pipeline.goal else ("dseg",)))
     return settled.plan(HEAD, given).peak_bytes() / (4 * HEAD.voxels)
 
 

@@ -188,3 +188,15 @@ def test_the_grid_of_the_scan_needs_no_resampling(root, cohort, tmp_path):
     commit = commit_of(cohort, "sub-01")
     np.testing.assert_array_equal(cohort.read(commit, ["dseg"])["dseg"], labels)
     assert "resampled_by" not in commit.attributes["sources"]["dseg"]
+
+
+def test_a_segmentation_that_is_none_fails_its_scan_alone(root, cohort, tmp_path):
+    for name in ("sub-01", "sub-02", "sub-03"):
+        scan(root, name)
+        aseg(tmp_path / f"fs/{name}/mri/aseg.mgz", 12)
+    (tmp_path / "fs/sub-01/mri/aseg.mgz").write_bytes(b"<html>404 not found</html>" * 30)
+    (tmp_path / "fs/sub-02/mri/aseg.mgz").write_bytes(b"\0\0")
+    summary = run(root, cohort, derivatives=[f"{tmp_path / 'fs'}:dseg"])
+    assert counts(summary) == (1, 0, 2, 0)
+    assert "fs/sub-01/mri/aseg.mgz: not an MGH file" in summary.failures["sub-01"]
+    assert "fs/sub-02/mri/aseg.mgz: truncated" in summary.failures["sub-02"]
