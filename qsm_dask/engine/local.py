@@ -78,7 +78,7 @@ def local_engine(
             )
         try:
             held.deliver()
-            with Client(cluster) as client:
+            with Client(cluster, set_as_default=False) as client:
                 yield DaskEngine(
                     client,
                     slots=workers,

@@ -69,7 +69,7 @@ def batch_engine(options: Batch) -> Iterator[Engine]:
                 cluster.scale(jobs=options.jobs)
             else:
                 cluster.adapt(minimum=options.least_jobs, maximum=options.jobs)
-            with Client(cluster) as client, _staffed(cluster):
+            with Client(cluster, set_as_default=False) as client, _staffed(cluster):
                 yield DaskEngine(
                     client,
                     slots=options.jobs,

@@ -111,7 +111,7 @@ class Ssh(Recycling):
                         f"a worker did not start on one of {', '.join(self.hosts)} ({error}): can you `ssh` there "
                         f"without a password, and is {self._python} with qsm_dask there?"
                     ) from error
-                with cluster, Client(cluster) as client:
+                with cluster, Client(cluster, set_as_default=False) as client:
                     yield DaskEngine(
                         client,
                         slots=len(self.hosts) * self.workers_per_host,

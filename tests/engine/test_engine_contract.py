@@ -1,9 +1,11 @@
 """What every engine promises; a new engine is added to `conftest.SPECS` and must pass unchanged."""
 
 import itertools
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 
+import dask.array
 import pytest
 
 from qsm_dask.engine import Engine
@@ -34,6 +36,13 @@ def test_an_engine_describes_itself(engine: Engine) -> None:
     assert engine.threads == 1
     # 1 GiB / 1.3 is what a task and its process may take together; 350 MiB and kept spectra are the process's.
     assert engine.limit == int(2**30 / 1.3) - 350 * 2**20 - CACHE_BYTES
+
+
+def test_lazy_arrays_are_computed_by_the_process_that_asks(engine: Engine) -> None:
+    """Not by the engine's workers, which hold what scans need and may have other rights at an object store."""
+    assert engine.slots
+    lazy = dask.array.ones(2, chunks=1).map_blocks(lambda block: block * os.getpid())
+    assert set(lazy.compute().tolist()) == {os.getpid()}
 
 
 def test_a_failure_is_an_outcome_and_ends_nothing(engine: Engine, script: Script) -> None:
