@@ -12,7 +12,7 @@ from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 
 from qsm_dask.kernels.unwrap.romeo import romeo
 from qsm_dask.kernels.unwrap.tree import unwrap_all
-from qsm_dask.kernels.unwrap.weights import DONE, OUTSIDE, STATE, TODO, WEIGHTS, records, voxel_quality, weigh_edges
+from qsm_dask.kernels.unwrap.weights import DONE, OUTSIDE, PENDING, STATE, WEIGHTS, records, voxel_quality, weigh_edges
 from tests.kernels.fields import accrued, ball, smooth, wrap
 
 TURN = 2 * np.pi
@@ -188,7 +188,7 @@ def test_weights_by_hand():
 
 
 def test_weights_are_only_where_an_edge_is_wanted():
-    states = np.array([[TODO, DONE, DONE], [OUTSIDE, TODO, DONE]])
+    states = np.array([[PENDING, DONE, DONE], [OUTSIDE, PENDING, DONE]])
     found = records(np.ones((2, 3, 1), bool))
     found[..., 0, STATE] = states
     weigh_edges(found, np.zeros((1, 2, 3, 1), np.float32), np.array([0.01]), None, 0, 1)

@@ -4,7 +4,7 @@ import numpy as np
 
 from qsm_dask.kernels.jit import compiled
 from qsm_dask.kernels.series import Real, Times
-from qsm_dask.kernels.unwrap.weights import DONE, STATE, TODO, Indices, Records
+from qsm_dask.kernels.unwrap.weights import DONE, PENDING, STATE, Indices, Records
 
 _TURN = 2 * np.pi
 _SAMPLE = 50_000  # voxels of a component that tell its median and its mean direction well enough
@@ -50,7 +50,7 @@ def follow(
     """Unwrap an echo, in place, as the multiple of 2 pi nearest to the reference times `ratio`.
 
     A component's mean deviation from that, left by a phase offset, is taken out before, so that
-    noise does not tip voxels over to the next turn. A voxel is set TODO where it lies further than `limit` [rad]
+    noise does not tip voxels over to the next turn. A voxel is set PENDING where it lies further than `limit` [rad]
     from what its reference foretells, else DONE.
 
     Returns
@@ -66,7 +66,7 @@ def follow(
             foretold = ratio * other[i] + bias
             phase[i] -= _TURN * np.rint((phase[i] - foretold) / _TURN)
             doubtful = abs(phase[i] - foretold) > limit
-            record[i, STATE] = TODO if doubtful else DONE
+            record[i, STATE] = PENDING if doubtful else DONE
             uncertain += doubtful
     return uncertain
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from qsm_dask.kernels.jit import compiled
 from qsm_dask.kernels.series import Real
-from qsm_dask.kernels.unwrap.weights import DONE, EVERY_VOXEL, STATE, TODO, Indices, Records
+from qsm_dask.kernels.unwrap.weights import DONE, EVERY_VOXEL, PENDING, STATE, Indices, Records
 
 Turns = NDArray[np.int16]
 
@@ -84,11 +84,11 @@ def _owners(found: Records, order: Indices, owners: Indices) -> int:
     nx, ny, nz, _ = found.shape
     record, number = found.reshape(-1, 4), 0
     for i in order:
-        mine = record[i, STATE] == TODO
+        mine = record[i, STATE] == PENDING
         if not mine:
-            mine |= i % nz + 1 < nz and record[i + 1, STATE] == TODO
-            mine |= i // nz % ny + 1 < ny and record[i + nz, STATE] == TODO
-            mine |= i // (ny * nz) + 1 < nx and record[i + ny * nz, STATE] == TODO
+            mine |= i % nz + 1 < nz and record[i + 1, STATE] == PENDING
+            mine |= i // nz % ny + 1 < ny and record[i + nz, STATE] == PENDING
+            mine |= i // (ny * nz) + 1 < nx and record[i + ny * nz, STATE] == PENDING
         if mine:
             if owners.size:
                 owners[number] = i
@@ -191,7 +191,7 @@ def _number(found: Records, links: Indices) -> Indices:
     record = found.reshape(-1, 4)
     starts = [0]
     for i in range(links.size):
-        if record[i, STATE] == TODO and links[i] < 0:
+        if record[i, STATE] == PENDING and links[i] < 0:
             starts.append(starts[-1] - links[i])
             links[i] = 1 - len(starts)
     return np.array(starts)
@@ -202,7 +202,7 @@ def _turn_all(values: Real, found: Records, links: Indices, turns: Turns, starts
     phase, record = values.ravel(), found.reshape(-1, 4)
     at = starts.copy()
     for i in range(phase.size):
-        if record[i, STATE] == TODO:
+        if record[i, STATE] == PENDING:
             root, away = _root(links, turns, i)
             phase[i] += _TURN * away
             component = -1 - links[root]
@@ -214,7 +214,7 @@ def _turn_all(values: Real, found: Records, links: Indices, turns: Turns, starts
 def _turn_rest(values: Real, found: Records, links: Indices, turns: Turns, owners: Indices) -> None:
     phase, record = values.ravel(), found.reshape(-1, 4)
     for i in owners:
-        if record[i, STATE] == TODO:
+        if record[i, STATE] == PENDING:
             root, away = _root(links, turns, i)
             if record[root, STATE] == DONE:
                 phase[i] += _TURN * away

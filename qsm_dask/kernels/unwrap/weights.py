@@ -23,7 +23,7 @@ WEIGHTS = {
 }
 DEFAULT = ("phase_coherence", "phase_gradient", "phase_linearity", "magnitude_coherence")
 
-TODO, DONE, OUTSIDE = 0, 1, 2
+PENDING, DONE, OUTSIDE = 0, 1, 2
 STATE = 3
 
 _PI = np.float32(np.pi)
