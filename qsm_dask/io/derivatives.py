@@ -178,9 +178,10 @@ def _transformed(
             others = [item for item in acquisition.maps if item not in movable]
             if file is not None:
                 others += [replace(item, transform=file) for item in movable]
+            left = replace(acquisition, maps=tuple(others))
             for item in movable if file is None else ():
-                acquisition = _note(acquisition, f"{item.quantity} left out: no transform {one.pattern.text}")  # noqa: PLW2901
-            given.append(replace(acquisition, maps=tuple(others)))
+                left = _note(left, f"{item.quantity} left out: no transform {one.pattern.text}")
+            given.append(left)
         if not used:
             raise InputError(
                 f"--transform {one}: no file of that name for any scan that has {' or '.join(one.quantities)} in "

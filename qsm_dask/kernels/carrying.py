@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qsm_dask.kernels.jit import compiled
-from qsm_dask.kernels.resample import cell_at, voxel_of
+from qsm_dask.kernels.resample import cell_at, label_image, voxel_of
 from qsm_dask.kernels.series import read_only
 
 Real = NDArray[np.float32]
@@ -41,12 +41,7 @@ def carry_regions(labels: NDArray[Any], affine: ArrayLike, positions: Real) -> L
     ------
     ValueError : labels are no integers, or shapes or affine are none of these.
     """
-    image = np.asarray(labels)
-    if image.dtype.kind not in "iub":
-        raise ValueError(f"labels are of {image.dtype}: they must be integers")
-    if image.size and (image.min() < 0 or image.max() >= 2**31):
-        raise ValueError(f"labels reach from {image.min()} to {image.max()}: they must lie in 0 to 2147483647")
-    source = read_only(image.astype(np.int32, copy=False))
+    source = label_image(labels)
     if source.ndim != 3 or min(source.shape) < 2 or positions.ndim != 4 or positions.dtype != np.float32:
         raise ValueError(f"labels have shape {source.shape}, positions are {positions.dtype} {positions.shape}")
     present = np.unique(source)

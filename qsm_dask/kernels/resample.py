@@ -65,12 +65,7 @@ def carry_labels(
     ------
     ValueError : labels are no integers, or shapes or affine are none of these.
     """
-    image = np.asarray(labels)
-    if image.dtype.kind not in "iub":
-        raise ValueError(f"labels are of {image.dtype}: they must be integers")
-    if image.size and (image.min() < 0 or image.max() >= 2**31):
-        raise ValueError(f"labels reach from {image.min()} to {image.max()}: they must lie in 0 to 2147483647")
-    source = read_only(image.astype(np.int32, copy=False))
+    source = label_image(labels)
     found = np.zeros(_checked(source, positions), dtype=np.int32)
     matrix, offset = voxel_of(affine)
     points = np.asarray(around, dtype=np.float64)
@@ -78,6 +73,22 @@ def carry_labels(
         raise ValueError(f"around has shape {points.shape}: it must be (point, 3), at least one point")
     steps = np.ascontiguousarray(points @ matrix.T)
     _carry(source, matrix, offset, read_only(positions), read_only(steps), found)
+    return found
+
+
+def label_image(labels: NDArray[Any]) -> Labels:
+    """Labels as int32, read only.
+
+    Raises
+    ------
+    ValueError : they are no integers, or do not lie in 0 to 2^31 - 1.
+    """
+    image = np.asarray(labels)
+    if image.dtype.kind not in "iub":
+        raise ValueError(f"labels are of {image.dtype}: they must be integers")
+    if image.size and (image.min() < 0 or image.max() >= 2**31):
+        raise ValueError(f"labels reach from {image.min()} to {image.max()}: they must lie in 0 to 2147483647")
+    found: Labels = read_only(image.astype(np.int32, copy=False))
     return found
 
 
